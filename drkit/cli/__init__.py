@@ -1,0 +1,1 @@
+"""Parse, call one operation, render, map errors to exit codes; no logic."""

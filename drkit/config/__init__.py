@@ -1,0 +1,1 @@
+"""Policy files and environment settings, checked and frozen after loading."""

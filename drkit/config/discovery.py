@@ -1,0 +1,128 @@
+"""Where policy files are, and their bytes; cheap enough for `wal push`."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from drkit.errors import NotFound, PolicyError
+
+TYPE_CHECKING = False  # without importing typing
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+MAX_POLICY = 1 << 20
+SUFFIXES = (".yaml", ".yml")
+SYSTEM_DIRECTORY = "/etc/drkit/policies"
+
+# Shows every field and protects nothing, so that a search never takes it for a policy.
+EXAMPLE = "example.yaml"
+
+
+def policy_dirs(option: str | None, environ: Mapping[str, str]) -> list[str]:
+    """Return the directories to search, as absolute paths.
+
+    `option` (`--policy-dir`) stands alone; else `DRKIT_POLICY_DIR` does; else it is
+    `./policies` and `/etc/drkit/policies`, those of them that exist.
+
+    Raises:
+        PolicyError: a directory that was asked for is not there.
+    """
+    asked = (("--policy-dir", option), *_variable(environ))
+    for source, value in asked:
+        if value:
+            directory = os.path.abspath(value)
+            if not os.path.isdir(directory):
+                raise PolicyError(
+                    f"{source}: there is no directory {directory}",
+                    hint="name the directory that holds the policy files",
+                )
+            return [directory]
+    usual = (os.path.abspath("policies"), SYSTEM_DIRECTORY)
+    return [directory for directory in usual if os.path.isdir(directory)]
+
+
+def _variable(environ: Mapping[str, str]) -> tuple[tuple[str, str | None], ...]:
+    return (("DRKIT_POLICY_DIR", environ.get("DRKIT_POLICY_DIR")),)
+
+
+def find_policies(directories: Iterable[str]) -> list[str]:
+    """Return the policy files in `directories`, sorted by name within each.
+
+    Hidden files and `example.yaml` don't count.
+
+    Raises:
+        PolicyError: a directory can't be listed.
+    """
+    found: dict[str, None] = {}
+    for directory in directories:
+        for name in sorted(_list(directory)):
+            if name.endswith(SUFFIXES) and name[0] != "." and name != EXAMPLE:
+                found[os.path.join(directory, name)] = None
+    return list(found)
+
+
+def _list(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError as error:
+        raise PolicyError(
+            f"the policy directory {directory} can't be listed: {error.strerror}",
+            hint=f"let uid {os.geteuid()}, which runs drkit, read it",
+        ) from error
+
+
+def is_path(policy: str) -> bool:
+    """Say whether what was given for a policy is a file's path and not its name."""
+    return policy.endswith(SUFFIXES) or os.sep in policy
+
+
+def no_such_policy(name: str, known: Iterable[str], dirs: Iterable[str]) -> NotFound:
+    """Return the error for a name that no policy has."""
+    names, searched = ", ".join(sorted(known)), ", ".join(dirs)
+    return NotFound(
+        f"there is no policy named {name}; "
+        + (f"known are {names}" if names else f"none was found in {searched or '.'}"),
+        hint=f"searched {searched or 'no directory: none of the usual ones exists'}; "
+        "set --policy-dir or DRKIT_POLICY_DIR to search elsewhere",
+    )
+
+
+def read_policy_file(path: str) -> bytes:
+    """Return a policy file's bytes.
+
+    Raises:
+        NotFound: there is no such file.
+        PolicyError: it can't be read, is no file, or is far too large for a policy.
+    """
+    try:
+        with open(path, "rb", opener=_without_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise PolicyError(f"{path}: is not a file")
+            data = file.read(MAX_POLICY + 1)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if len(data) > MAX_POLICY:
+        raise PolicyError(
+            f"{path}: is larger than {MAX_POLICY} bytes, which no policy is",
+            hint="name the policy's file; a policy has a few dozen lines",
+        )
+    return data
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file, and a named pipe without waiting for its writer."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _unreadable(path: str, error: OSError) -> NotFound | PolicyError:
+    if error.errno in {errno.ENOENT, errno.ENOTDIR}:
+        return NotFound(
+            f"there is no policy file {path}",
+            hint="name an existing file, or a policy by its name",
+        )
+    return PolicyError(
+        f"{path}: can't be read: {error.strerror}",
+        hint=f"let uid {os.geteuid()}, which runs drkit, read it",
+    )

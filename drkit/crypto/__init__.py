@@ -1,0 +1,1 @@
+"""The key hierarchy, the object envelope and signatures."""

@@ -1,0 +1,1 @@
+"""One verb per module; each top function reads as the story."""

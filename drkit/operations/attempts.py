@@ -1,0 +1,120 @@
+"""Attempts: taking the lease, and clearing away what dead ones left."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from drkit.errors import DrkitError, Locked
+from drkit.model.log import Abandon, AttemptState
+from drkit.repository.lease import LEASE_FOR, RENEW_EVERY, Holder, Leases
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from drkit.model.log import Begin, Entry, LogState
+    from drkit.protocols import Progress
+    from drkit.repository.repository import Repository
+
+_FORGET = 3 * LEASE_FOR  # an attempt without any lease is dead after this long
+
+
+@contextmanager
+def leased(
+    repository: Repository, attempt: str, host: str, progress: Progress
+) -> Iterator[None]:
+    """Hold the lease of `attempt`, and renew it, while the block runs.
+
+    Raises:
+        Locked: another attempt holds one.
+    """
+    leases = Leases(repository.storage, repository.layout, repository.clock)
+    here = Holder.this(host)
+    for other in leases.held(here).values():
+        raise Locked(
+            f"a backup of {repository.layout.cluster} is running on "
+            f"{other.holder.host}, process {other.holder.pid}",
+            hint=f"wait for it; if it died, its lease ends at {other.until:%H:%M} UTC",
+        )
+    leases.renew(attempt, here, 0)
+    done = threading.Event()
+
+    def renew() -> None:
+        number = 0
+        while not done.wait(RENEW_EVERY.total_seconds()):
+            number += 1
+            try:
+                leases.renew(attempt, here, number)
+            except DrkitError as error:
+                progress.warning("could not renew the lease", error=str(error))
+
+    thread = threading.Thread(target=renew, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        leases.release(attempt)
+
+
+def abandon_dead(repository: Repository, host: str, progress: Progress) -> None:
+    """Abandon attempts whose process is gone, and sweep what abandoned ones left."""
+    state = repository.log.read()
+    leases = Leases(repository.storage, repository.layout, repository.clock)
+    held = leases.held(Holder.this(host))
+    for begin in state.running():
+        if begin.attempt not in held and _is_dead(repository, begin, host):
+            abandon(repository, begin.attempt, "its process is gone")
+            progress.event("attempt abandoned", label=begin.label)
+    for attempt in repository.log.state.attempts.values():
+        if attempt.state is AttemptState.ABANDONED:
+            _sweep(repository, attempt.begin, progress)
+
+
+def abandon(repository: Repository, attempt: str, reason: str) -> None:
+    """Write that an attempt can't commit any more, unless it has ended already."""
+    if repository.log.read().attempts[attempt].state is not AttemptState.RUNNING:
+        return
+
+    def decide(_: LogState) -> Entry:
+        return Abandon(attempt, reason)
+
+    repository.log.append(decide)
+
+
+def sweep_attempt(repository: Repository, attempt: str, progress: Progress) -> None:
+    """Delete what an abandoned attempt stored; anything else is left alone."""
+    known = repository.log.read().attempts.get(attempt)
+    if known is not None and known.state is AttemptState.ABANDONED:
+        _sweep(repository, known.begin, progress)
+
+
+def _is_dead(repository: Repository, begin: Begin, host: str) -> bool:
+    """Judge an attempt without a valid lease by its own and its entry's age."""
+    leases = Leases(repository.storage, repository.layout, repository.clock)
+    lapsed = leases.last(begin.attempt)
+    if lapsed is not None and lapsed.holder.gone(Holder.this(host)):
+        return True
+    began = next(
+        logged.time for logged in repository.log.entries if logged.entry == begin
+    )
+    last_sign = lapsed.until if lapsed is not None else began
+    return repository.clock.now() - last_sign > _FORGET
+
+
+def _sweep(repository: Repository, begin: Begin, progress: Progress) -> None:
+    """Delete manifest, packs, keys and leases; names only the attempt ever used."""
+    prefix = repository.layout.backup(begin.label, begin.attempt)
+    names = [info.name for info in repository.storage.list(prefix)]
+    for purpose, key_id in begin.keys:
+        keys = repository.layout.dek(purpose, bytes.fromhex(key_id))
+        names += [info.name for info in repository.storage.list(keys)]
+    for name in names:  # "manifest" sorts before "packs/"
+        repository.storage.delete(name)
+    Leases(repository.storage, repository.layout, repository.clock).release(
+        begin.attempt
+    )
+    if names:
+        progress.event("left-overs swept", label=begin.label, objects=len(names))

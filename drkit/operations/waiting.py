@@ -1,0 +1,54 @@
+"""Waiting until the WAL that a backup needs is in the repository."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from drkit.errors import WalMissing
+from drkit.model.wal import WalFileName, segments_between
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import timedelta
+
+    from drkit.model.manifest import ServerDescription, WalPosition
+    from drkit.repository.repository import Repository
+
+_FIRST_PAUSE, _LAST_PAUSE = 0.05, 2.0
+
+
+def wait_for_wal(
+    repository: Repository,
+    server: ServerDescription,
+    start: WalPosition,
+    stop: WalPosition,
+    timeout: timedelta,
+    archiver: Callable[[], str],
+) -> None:
+    """Return when every segment from `start` to `stop` is archived.
+
+    Args:
+        archiver: asks the server why archiving may be stuck, for the message.
+
+    Raises:
+        WalMissing: one is not, after `timeout`.
+    """
+    size = server.wal_segment_size
+    deadline = repository.clock.monotonic() + timeout.total_seconds()
+    for segment in segments_between(start.lsn, stop.lsn, stop.timeline, size):
+        file = WalFileName.parse(segment.name(size))
+        pause = _FIRST_PAUSE
+        while not repository.wal.has(file):
+            if repository.clock.monotonic() >= deadline:
+                raise _missing(file.name, timeout, archiver())
+            repository.clock.sleep(pause)
+            pause = min(pause * 1.5, _LAST_PAUSE)
+
+
+def _missing(name: str, timeout: timedelta, why: str) -> WalMissing:
+    return WalMissing(
+        f"WAL segment {name} was not archived within {timeout}, so the backup "
+        f"can't be restored and was given up; {why}",
+        hint="see the server's log for the output of `drkit wal push`, then "
+        "`drkit check`",
+    )

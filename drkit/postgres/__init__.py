@@ -1,0 +1,1 @@
+"""Everything that knows how a PostgreSQL server and its files behave."""

@@ -1,0 +1,206 @@
+"""Connections to the server that is backed up.
+
+No error that leaves this module carries a password: psycopg's own errors can repeat
+parts of a connection string, so they are replaced, not chained.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import pq
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from drkit.errors import PostgresRefused, PostgresUnreachable, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from psycopg.pq.abc import PGconn
+
+    Connection = psycopg.Connection[tuple[Any, ...]]
+
+OLDEST_VERSION = 130000
+
+# Ours unless the URL says otherwise. A peer that vanished is noticed within a minute.
+_PARAMETERS = {
+    "connect_timeout": "10",
+    "keepalives_idle": "20",
+    "keepalives_interval": "10",
+    "keepalives_count": "4",
+    "tcp_user_timeout": "60000",
+}
+
+# A backup holds one session for hours. Servers and roles may limit sessions; those
+# limits would end it half-way. Names that a version lacks are left out.
+_SESSION = {
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+    "transaction_timeout": "0",
+    "search_path": "pg_catalog",
+}
+_PREPARE_SESSION = """
+    SELECT pg_backend_pid(), count(set_config(wanted.name, wanted.value, false))
+    FROM unnest(%s::text[], %s::text[]) AS wanted (name, value)
+    JOIN pg_catalog.pg_settings USING (name)
+"""
+
+
+def connect(url: str, password: str | None, purpose: str) -> Connection:
+    """Open a session that may stay open for hours, each statement for itself.
+
+    Args:
+        url: a libpq URL or connection string.
+        password: kept apart from the URL, if one is needed.
+        purpose: what the session is for; `pg_stat_activity` shows it.
+
+    Raises:
+        PostgresUnreachable: no server answered.
+        PostgresRefused: it refused the login, is older than 13, or a connection pooler
+            stands between.
+        UsageError: the URL is malformed.
+    """
+    conninfo = _conninfo(url, password, purpose)
+    try:
+        connection = psycopg.connect(
+            conninfo, autocommit=True, client_encoding="utf8", prepare_threshold=None
+        )
+    except psycopg.Error as error:
+        raise _login_error(error, url, password) from None
+    try:
+        _prepare_session(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def replication_connect(url: str, password: str | None, purpose: str) -> PGconn:
+    """Open a physical replication connection, for `BASE_BACKUP` and its kin.
+
+    Args:
+        url: as for `connect`.
+        password: as for `connect`.
+        purpose: as for `connect`.
+
+    Raises:
+        PostgresUnreachable: no server answered.
+        PostgresRefused: it refused the login.
+        UsageError: the URL is malformed.
+    """
+    conninfo = _conninfo(url, password, purpose, replication="true")
+    connection = pq.PGconn.connect(conninfo.encode())
+    if connection.status != pq.ConnStatus.OK:
+        error = psycopg.OperationalError(connection.get_error_message())
+        connection.finish()
+        raise _login_error(error, url, password) from None
+    return connection
+
+
+def query(
+    connection: Connection, statement: str, parameters: tuple[Any, ...] = ()
+) -> list[tuple[Any, ...]]:
+    """Run one statement and return its rows.
+
+    Raises:
+        PostgresUnreachable: the connection was lost.
+        PostgresRefused: the server answered with an error.
+    """
+    with translated(connection):
+        # psycopg types statements as literals against injection; ours are constants
+        cursor = connection.execute(statement.encode(), parameters or None)
+        return cursor.fetchall() if cursor.description else []
+
+
+@contextmanager
+def translated(connection: Connection) -> Iterator[None]:
+    """Turn psycopg's errors on an open connection into drkit's.
+
+    Raises:
+        PostgresUnreachable: the connection was lost.
+        PostgresRefused: the server answered with an error.
+    """
+    try:
+        yield
+    except psycopg.Error as error:
+        raise _statement_error(connection, error) from None
+
+
+def _conninfo(url: str, password: str | None, purpose: str, **extra: str) -> str:
+    try:
+        given = {name: value for name, value in conninfo_to_dict(url).items() if value}
+    except psycopg.Error:
+        raise UsageError(
+            "the connection URL is malformed",  # and may hold a password: not shown
+            hint="write it as postgresql://user@host:5432/database; characters like "
+            "@ : / in its parts must be percent-encoded",
+        ) from None
+    if password is not None:
+        extra["password"] = password
+    merged = _PARAMETERS | given | extra
+    return make_conninfo("", **(merged | {"application_name": f"drkit {purpose}"}))
+
+
+def _prepare_session(connection: Connection) -> None:
+    version = connection.info.server_version
+    if version < OLDEST_VERSION:
+        raise PostgresRefused(f"PostgreSQL {version // 10000} is too old: 13 is needed")
+    row = query(
+        connection, _PREPARE_SESSION, (list(_SESSION), list(_SESSION.values()))
+    )[0]
+    # A pooler makes up the process id it gives its clients, for their cancel requests.
+    if row[0] != connection.info.backend_pid:
+        raise PostgresRefused(
+            f"a connection pooler answers at {_place(connection)}: a backup lives and "
+            "dies with one server session",
+            hint="let the URL point at the server itself, past the pooler",
+        )
+
+
+def _place(connection: Connection) -> str:
+    return f"{connection.info.host}:{connection.info.port}"
+
+
+def _login_error(
+    error: psycopg.Error, url: str, password: str | None
+) -> PostgresUnreachable | PostgresRefused:
+    text = _without_secrets(str(error).strip(), url, password)
+    not_yet = "starting up" in text or "shutting down" in text or "recovery" in text
+    if "FATAL:" in text and not not_yet:
+        return PostgresRefused(
+            f"PostgreSQL refused the login: {text}",
+            hint="check user, password, pg_hba.conf and database of the policy's URL",
+        )
+    return PostgresUnreachable(
+        f"cannot connect to PostgreSQL: {text}",
+        hint="check that the server runs and that host and port are right",
+    )
+
+
+def _without_secrets(text: str, url: str, password: str | None) -> str:
+    for secret in (password, conninfo_to_dict(url).get("password")):
+        if secret:
+            text = text.replace(str(secret), "***")
+    return text
+
+
+def _statement_error(
+    connection: Connection, error: psycopg.Error
+) -> PostgresUnreachable | PostgresRefused:
+    if connection.closed or connection.broken:
+        return PostgresUnreachable(
+            f"the connection to PostgreSQL was lost: {str(error).strip()}",
+            hint="see the server's log for the reason",
+        )
+    message = error.diag.message_primary or str(error).strip()
+    hint = error.diag.message_hint
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        hint = (
+            "drkit's role needs membership in pg_monitor and EXECUTE on "
+            "pg_backup_start and pg_backup_stop, or superuser"
+        )
+    return PostgresRefused(f"PostgreSQL answered: {message}", hint=hint)

@@ -1,0 +1,71 @@
+"""A server as a manifest describes it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from drkit.errors import PostgresRefused
+from drkit.model.manifest import ServerDescription
+from drkit.postgres.connection import query
+from drkit.postgres.pages import PAGE
+
+if TYPE_CHECKING:
+    from drkit.postgres.connection import Connection
+    from drkit.postgres.facts import ServerFacts
+
+_CONTROL = """
+    SELECT s.catalog_version_no, s.pg_control_version, i.blocks_per_segment
+    FROM pg_control_system() AS s, pg_control_init() AS i
+"""
+_GROUP_READ = 0o050
+
+
+def describe(connection: Connection, facts: ServerFacts) -> ServerDescription:
+    """Return what a restore needs to know of the server.
+
+    Raises:
+        PostgresRefused: its pages have another size than drkit can verify.
+    """
+    catalog, control, blocks = query(connection, _CONTROL)[0]
+    if facts.block_size != PAGE:
+        raise PostgresRefused(
+            f"the server was built with pages of {facts.block_size} bytes; drkit reads "
+            f"{PAGE}"
+        )
+    return ServerDescription(
+        system_identifier=str(facts.system_identifier),
+        version=facts.version_num,
+        catalog_version=catalog,
+        control_version=control,
+        block_size=facts.block_size,
+        relation_segment_size=blocks,
+        wal_segment_size=facts.wal_segment_size,
+        data_checksums=facts.data_checksums,
+        group_access=bool(facts.data_directory_mode & _GROUP_READ),
+    )
+
+
+def refuse_unless_backupable(facts: ServerFacts, system_identifier: str) -> None:
+    """Refuse a server whose backup would not be this policy's, or not restorable.
+
+    Raises:
+        PostgresRefused: says what is in the way.
+    """
+    if str(facts.system_identifier) != system_identifier:
+        raise PostgresRefused(
+            f"the server has system identifier {facts.system_identifier}, the policy "
+            f"says {system_identifier}",
+            hint="the URL points at another cluster, or this one was upgraded or made "
+            "anew; then put the new identifier into the policy",
+        )
+    if facts.in_recovery:
+        raise PostgresRefused(
+            "the server is a standby; this version backs up primaries only",
+            hint="let `cluster.url` point at the primary",
+        )
+    if facts.archive_mode == "off" or facts.wal_level == "minimal":
+        raise PostgresRefused(
+            f"the server does not archive WAL (archive_mode={facts.archive_mode}, "
+            f"wal_level={facts.wal_level}), so a backup of it could not be restored",
+            hint="`drkit check` prints the settings that it needs",
+        )

@@ -1,0 +1,135 @@
+"""What a running server says of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from drkit.model.lsn import Lsn
+from drkit.postgres.connection import query
+
+if TYPE_CHECKING:
+    from drkit.postgres.connection import Connection
+
+# One statement, so that everything is of one moment. A standby has no current LSN to
+# write at, and its last checkpoint may be of an older timeline than what it replays.
+_FACTS = """
+    SELECT
+        current_setting('server_version_num')::int,
+        s.system_identifier,
+        i.bytes_per_wal_segment,
+        i.database_block_size,
+        i.data_page_checksum_version,
+        current_setting('data_directory'),
+        current_setting('data_directory_mode'),
+        pg_is_in_recovery(),
+        CASE WHEN pg_is_in_recovery()
+            THEN greatest(c.timeline_id, r.min_recovery_end_timeline)
+            ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int
+        END,
+        CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
+            ELSE pg_current_wal_lsn() END::text,
+        CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
+            ELSE pg_current_wal_insert_lsn() END::text,
+        current_setting('archive_mode'),
+        -- shown as "(disabled)" while archiving is off; its reset value is not
+        (SELECT reset_val FROM pg_settings WHERE name = 'archive_command'),
+        coalesce(current_setting('archive_library', true), ''),
+        current_setting('wal_level'),
+        current_setting('config_file'),
+        current_setting('hba_file'),
+        current_setting('ident_file'),
+        current_setting('server_encoding')
+    FROM pg_control_system() AS s, pg_control_init() AS i,
+        pg_control_checkpoint() AS c, pg_control_recovery() AS r
+"""
+_TABLESPACES = """
+    SELECT oid::bigint, spcname::text, pg_tablespace_location(oid)
+    FROM pg_tablespace WHERE spcname NOT IN ('pg_default', 'pg_global') ORDER BY oid
+"""
+
+
+class Tablespace(NamedTuple):
+    """A tablespace besides the two of every cluster.
+
+    Attributes:
+        location: the directory; relative (`pg_tblspc/…`) if it lies in the cluster's.
+    """
+
+    oid: int
+    name: str
+    location: str
+
+
+@dataclass(frozen=True)
+class ServerFacts:
+    """What a running server says of itself.
+
+    Attributes:
+        version_num: as in 160004.
+        wal_segment_size: in bytes, as `block_size` is.
+        in_recovery: whether this is a standby.
+        timeline: the one being written, or replayed.
+        current_lsn: written so far; on a standby replayed so far.
+        insert_lsn: the end of what is in the WAL buffers; on a standby as before.
+        data_directory_mode: permission bits, as in 0o700.
+    """
+
+    version_num: int
+    system_identifier: int
+    wal_segment_size: int
+    block_size: int
+    data_checksums: bool
+    data_directory: str
+    data_directory_mode: int
+    in_recovery: bool
+    timeline: int
+    current_lsn: Lsn
+    insert_lsn: Lsn
+    archive_mode: str
+    archive_command: str
+    archive_library: str
+    wal_level: str
+    config_file: str
+    hba_file: str
+    ident_file: str
+    server_encoding: str
+    tablespaces: tuple[Tablespace, ...]
+
+    @property
+    def major_version(self) -> int:
+        """The first part of the version, as in 16."""
+        return self.version_num // 10000
+
+
+def read_facts(connection: Connection) -> ServerFacts:
+    """Ask the server what a backup must know of it.
+
+    Raises:
+        PostgresRefused: the role may not see the settings.
+        PostgresUnreachable: the connection was lost.
+    """
+    row = query(connection, _FACTS)[0]
+    spaces = query(connection, _TABLESPACES)
+    return ServerFacts(
+        version_num=row[0],
+        system_identifier=row[1],
+        wal_segment_size=row[2],
+        block_size=row[3],
+        data_checksums=row[4] != 0,
+        data_directory=row[5],
+        data_directory_mode=int(row[6], 8),
+        in_recovery=row[7],
+        timeline=row[8],
+        current_lsn=Lsn.parse(row[9]),
+        insert_lsn=Lsn.parse(row[10]),
+        archive_mode=row[11],
+        archive_command=row[12],
+        archive_library=row[13],
+        wal_level=row[14],
+        config_file=row[15],
+        hba_file=row[16],
+        ident_file=row[17],
+        server_encoding=row[18],
+        tablespaces=tuple(Tablespace(*space) for space in spaces),
+    )

@@ -1,0 +1,196 @@
+"""What there is to copy: a walk over a data directory and its tablespaces."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from drkit.errors import SourceUnreadable
+from drkit.model.manifest import FileKind, Tablespace
+from drkit.postgres.exclusions import (
+    EMPTIED,
+    KEPT_IN_WAL,
+    Fork,
+    excluded_directory,
+    excluded_file,
+    holds_relations,
+    relation_file,
+    unlogged,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_TABLESPACES = b"pg_tblspc"
+_VERSION_DIRECTORY = re.compile(rb"PG_\d+(?:\.\d+)?_(\d+)\Z")
+_MODE = 0o777
+
+
+class FoundFile(NamedTuple):
+    """A file or directory as the walk met it.
+
+    Attributes:
+        path: relative to the data directory, as the manifest names it.
+        place: where it is on disk; differs from `path` for tablespaces.
+        mtime: seconds since 1970.
+    """
+
+    path: bytes
+    place: bytes
+    kind: FileKind
+    mode: int
+    size: int
+    mtime: int
+
+
+@dataclass(slots=True)
+class Found:
+    """What a walk found, files in the order of the walk."""
+
+    files: list[FoundFile] = field(default_factory=list)
+    tablespaces: list[Tablespace] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def scan(data_directory: str, names: Mapping[int, str], catalog_version: int) -> Found:
+    """List what a base backup of a running cluster copies, by path.
+
+    Args:
+        names: the tablespaces' names by oid.
+        catalog_version: of this server; a tablespace directory may be shared with
+            other versions, whose parts are not this cluster's.
+
+    Raises:
+        SourceUnreadable: a directory or file can't be listed.
+    """
+    found = Found()
+    root = os.fsencode(data_directory)
+    _Walker(found, root, names, catalog_version).walk(root, b"")
+    found.files.sort()
+    return found
+
+
+class _Walker:
+    def __init__(
+        self, found: Found, root: bytes, names: Mapping[int, str], catalog_version: int
+    ) -> None:
+        self._found = found
+        self._root = os.path.realpath(root)
+        self._names = names
+        self._catalog = str(catalog_version).encode()
+
+    def walk(self, place: bytes, path: bytes) -> None:
+        """Take in a directory's entries; `place` is where `path` is on disk."""
+        entries = self._entries(place, path)
+        init_forks = (
+            unlogged([e.name for e in entries]) if holds_relations(path) else set()
+        )
+        for entry in entries:
+            child = path + b"/" + entry.name if path else entry.name
+            if _only_init_fork(child, init_forks):
+                continue
+            self._take(entry, child)
+
+    def _take(self, entry: os.DirEntry[bytes], path: bytes) -> None:
+        try:
+            status = entry.stat(follow_symlinks=False)
+            if stat.S_ISLNK(status.st_mode):
+                if self._loops(entry.path):
+                    self._warn(path, "links to a place around it and was left out")
+                    return
+                status = self._link(entry, path)
+        except FileNotFoundError:
+            return  # dropped since it was listed; WAL replay drops it too
+        except OSError as error:
+            raise _unreadable(entry.path, error) from error
+        if stat.S_ISDIR(status.st_mode):
+            self._directory(entry.path, path, status)
+        elif stat.S_ISREG(status.st_mode):
+            if not excluded_file(path):
+                self._add(path, entry.path, FileKind.FILE, status)
+        else:
+            self._warn(path, "is neither file nor directory and was left out")
+
+    def _directory(self, place: bytes, path: bytes, status: os.stat_result) -> None:
+        if excluded_directory(path):
+            return
+        parent, _, name = path.rpartition(b"/")
+        if parent.startswith(_TABLESPACES + b"/") and parent.count(b"/") == 1:
+            version = _VERSION_DIRECTORY.match(name)
+            if version is None or version[1] != self._catalog:
+                return  # another server's part of a shared location
+        self._add(path, place, FileKind.DIRECTORY, status)
+        if path in EMPTIED:
+            self._emptied(place, path, status)
+            return
+        if parent == _TABLESPACES and name.isdigit():
+            self._tablespace(place, path, int(name))
+        self.walk(place, path)
+
+    def _emptied(self, place: bytes, path: bytes, status: os.stat_result) -> None:
+        for kept in KEPT_IN_WAL:
+            if kept.startswith(path + b"/") and os.path.isdir(
+                place + kept[len(path) :]
+            ):
+                self._add(kept, place + kept[len(path) :], FileKind.DIRECTORY, status)
+
+    def _tablespace(self, place: bytes, path: bytes, oid: int) -> None:
+        in_place = not os.path.islink(place)
+        where = path if in_place else os.readlink(place)
+        name = self._names.get(oid, str(oid))
+        self._found.tablespaces.append(
+            Tablespace(oid, os.fsdecode(where), name, in_place)
+        )
+
+    def _link(self, entry: os.DirEntry[bytes], path: bytes) -> os.stat_result:
+        """Follow a link; what it points at is stored in its place."""
+        expected = path in EMPTIED or path.startswith(_TABLESPACES + b"/")
+        if not expected:
+            self._warn(path, "is a symbolic link; what it points at is stored instead")
+        return entry.stat(follow_symlinks=True)
+
+    def _loops(self, place: bytes) -> bool:
+        """Say whether following a link would walk the data directory again."""
+        target = os.path.realpath(place)
+        return os.path.commonpath([target, self._root]) in (target, self._root)
+
+    def _add(
+        self, path: bytes, place: bytes, kind: FileKind, status: os.stat_result
+    ) -> None:
+        size = status.st_size if kind is FileKind.FILE else 0
+        mode, mtime = status.st_mode & _MODE, int(status.st_mtime)
+        self._found.files.append(FoundFile(path, place, kind, mode, size, mtime))
+
+    def _entries(self, place: bytes, path: bytes) -> list[os.DirEntry[bytes]]:
+        try:
+            with os.scandir(place) as entries:
+                return list(entries)
+        except FileNotFoundError:
+            if not path:
+                raise _unreadable(
+                    place, FileNotFoundError("no such directory")
+                ) from None
+            return []  # a database dropped since it was listed
+        except OSError as error:
+            raise _unreadable(place, error) from error
+
+    def _warn(self, path: bytes, what: str) -> None:
+        self._found.warnings.append(f"{os.fsdecode(path)} {what}")
+
+
+def _only_init_fork(path: bytes, init_forks: set[int]) -> bool:
+    """Say whether a file is another fork of an unlogged relation than its init fork."""
+    if not init_forks:
+        return False
+    file = relation_file(path)
+    return file is not None and file.number in init_forks and file.fork is not Fork.INIT
+
+
+def _unreadable(place: bytes, error: OSError) -> SourceUnreadable:
+    return SourceUnreadable(
+        f"can't read {os.fsdecode(place)}: {error.strerror or error}",
+        hint="run drkit as the data directory's owner, or as root",
+    )

@@ -1,0 +1,336 @@
+"""The directory that a restore fills: refused unless empty, marked until complete.
+
+A repository is hostile input, so every open is relative to a directory that this run
+made, and follows no link but those to tablespaces.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from drkit.errors import DrkitError, NoSpace, TargetNotEmpty
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MARKER = "drkit-restore-incomplete.json"
+_DIRECTORY = 0o700
+_FIRST_OF_FILE = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who shall own what a restore running as root writes."""
+
+    uid: int
+    gid: int
+
+
+def refuse_unless_free(directory: str) -> None:
+    """Refuse a directory that holds anything but an earlier, incomplete restore.
+
+    Raises:
+        TargetNotEmpty: says what is there.
+    """
+    if os.path.islink(directory) or not os.path.isdir(directory):
+        if os.path.lexists(directory) and not os.path.isdir(directory):
+            raise TargetNotEmpty(f"{directory} exists and is no directory")
+        if not os.path.lexists(directory):
+            return
+    pid = _server_pid(directory)
+    if pid is not None:
+        raise TargetNotEmpty(
+            f"a server is running in {directory}, process {pid}",
+            hint="stop it first, or restore to another directory",
+        )
+    if is_incomplete(directory):
+        return
+    if os.listdir(directory):
+        raise TargetNotEmpty(
+            f"{directory} is not empty",
+            hint="move what is there away (keep its pg_wal: it may hold WAL that was "
+            "never archived), or restore to another directory",
+        )
+
+
+def refuse_unless_free_tablespace(place: str, directory: str) -> None:
+    """Refuse a tablespace's place that holds another thing than this target's own.
+
+    Raises:
+        TargetNotEmpty: says which.
+    """
+    if not os.path.lexists(place):
+        return
+    if not os.path.isdir(place):
+        raise TargetNotEmpty(f"{place}, for a tablespace, is no directory")
+    if place in marked_tablespaces(directory) and _is_ours(place):
+        return
+    if os.listdir(place):
+        raise TargetNotEmpty(
+            f"{place}, for a tablespace, is not empty",
+            hint="empty it, or choose another place: --tablespace-map OLD=NEW",
+        )
+
+
+def is_incomplete(directory: str) -> bool:
+    """Say whether a restore into a directory began and did not end."""
+    return os.path.lexists(os.path.join(directory, MARKER))
+
+
+def check_space(needed: Mapping[str, int]) -> None:
+    """Refuse when a file system lacks room; `needed` is in bytes by directory.
+
+    Raises:
+        NoSpace: says how much is missing.
+    """
+    by_device: dict[int, tuple[str, int, int]] = {}
+    for directory, count in needed.items():
+        existing = _existing(directory)
+        status = os.statvfs(existing)
+        device = os.stat(existing).st_dev
+        _, total, _ = by_device.get(device, ("", 0, 0))
+        free = status.f_bavail * status.f_frsize
+        by_device[device] = (directory, total + count, free)
+    for directory, total, free in by_device.values():
+        if total > free:
+            raise NoSpace(
+                f"the restore writes {total} bytes to the file system of {directory}, "
+                f"which has {free} free",
+                hint="free some room, or restore to another directory",
+            )
+
+
+class TargetDirectory:
+    """A data directory in the making, with its tablespaces.
+
+    Args:
+        path: absolute.
+        tablespaces: by oid, where each one that is not in place goes, absolute.
+        owner: given when running as root.
+    """
+
+    def __init__(
+        self, path: str, tablespaces: Mapping[int, str], owner: Owner | None
+    ) -> None:
+        self.path = path
+        self._tablespaces = {
+            f"pg_tblspc/{oid}/".encode(): place for oid, place in tablespaces.items()
+        }
+        self._owner = owner
+        self._root = -1
+        self._roots: dict[bytes, int] = {}
+
+    def begin(self) -> None:
+        """Make the directories, empty what an incomplete restore left, and mark."""
+        _make(self.path, self._owner)
+        for place in self._tablespaces.values():
+            _make(place, self._owner)
+        if is_incomplete(self.path):
+            self._clear()
+        self._root = _open_directory(self.path)
+        self.write(MARKER.encode(), self._marker(), 0o600)
+        os.fsync(self._root)
+        for prefix, place in self._tablespaces.items():
+            self._roots[prefix] = _open_directory(place)
+
+    def link_tablespaces(self) -> None:
+        """Make the links in `pg_tblspc`; its directory must be there."""
+        for prefix, place in self._tablespaces.items():
+            os.symlink(place, prefix.rstrip(b"/"), dir_fd=self._root)
+            if self._owner:
+                self._chown(prefix.rstrip(b"/"), self._root)
+
+    def is_tablespace(self, path: bytes) -> bool:
+        """Say whether a path is the place of a link, not of a directory."""
+        return path + b"/" in self._tablespaces
+
+    def make_directory(self, path: bytes, mode: int) -> None:
+        """Make a directory of the cluster, with exactly `mode`."""
+        root, name = self._place(path)
+        os.mkdir(name, dir_fd=root)
+        os.chmod(name, mode, dir_fd=root)
+        if self._owner:
+            self._chown(name, root)
+
+    def open(self, path: bytes, mode: int) -> int:
+        """Open a file for writing, making it at first; return its descriptor."""
+        root, name = self._place(path)
+        descriptor = os.open(name, _FIRST_OF_FILE, mode & 0o700 | 0o600, dir_fd=root)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise TargetNotEmpty(f"{os.fsdecode(path)} in {self.path} is no file")
+        return descriptor
+
+    def finish(self, descriptor: int, mode: int, mtime: int | None = None) -> None:
+        """Give a file its mode, owner and time, and make it durable."""
+        os.fchmod(descriptor, mode)
+        if self._owner:
+            os.fchown(descriptor, self._owner.uid, self._owner.gid)
+        if mtime is not None:
+            os.utime(descriptor, (mtime, mtime))
+        os.fsync(descriptor)
+
+    def write(self, path: bytes, content: bytes, mode: int) -> None:
+        """Write a whole small file."""
+        descriptor = self.open(path, mode)
+        try:
+            os.ftruncate(descriptor, 0)
+            view = memoryview(content)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            self.finish(descriptor, mode)
+        finally:
+            os.close(descriptor)
+
+    def read(self, path: bytes) -> bytes:
+        """Read a small file that was restored; empty if there is none."""
+        root, name = self._place(path)
+        try:
+            descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=root)
+        except FileNotFoundError:
+            return b""
+        with open(descriptor, "rb") as file:
+            return file.read()
+
+    def put_last(self, path: bytes, content: bytes, mode: int) -> None:
+        """Write a file under another name and rename it: it appears whole or never."""
+        waiting = path + b".drkit"
+        self.write(waiting, content, mode)
+        root, name = self._place(waiting)
+        os.rename(name, self._place(path)[1], src_dir_fd=root, dst_dir_fd=root)
+
+    def sync_directories(self, paths: list[bytes]) -> None:
+        """Make the names in directories durable; the data directory's own included."""
+        for path in paths:
+            root, name = self._place(path)
+            descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=root)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        for descriptor in (self._root, *self._roots.values()):
+            os.fsync(descriptor)
+
+    def set_mode(self, mode: int) -> None:
+        """Give the data directory and the tablespaces' directories their mode."""
+        for descriptor in (self._root, *self._roots.values()):
+            os.fchmod(descriptor, mode)
+
+    def complete(self) -> None:
+        """Take the mark away."""
+        os.unlink(MARKER, dir_fd=self._root)
+        os.fsync(self._root)
+
+    def close(self) -> None:
+        """Close what is open."""
+        for descriptor in (self._root, *self._roots.values()):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._root, self._roots = -1, {}
+
+    def _place(self, path: bytes) -> tuple[int, bytes]:
+        for prefix, descriptor in self._roots.items():
+            if path.startswith(prefix):
+                return descriptor, path[len(prefix) :]
+        return self._root, path
+
+    def _chown(self, name: bytes, root: int) -> None:
+        if self._owner:
+            os.chown(
+                name,
+                self._owner.uid,
+                self._owner.gid,
+                dir_fd=root,
+                follow_symlinks=False,
+            )
+
+    def _marker(self) -> bytes:
+        places = sorted(self._tablespaces.values())
+        note = "a drkit restore into this directory did not end; run it again"
+        return json.dumps({"drkit": note, "tablespaces": places}).encode()
+
+    def _clear(self) -> None:
+        """Delete what an incomplete restore wrote; the mark goes last."""
+        for place in marked_tablespaces(self.path):
+            if _is_ours(place):
+                _empty(place, keep="")
+        _empty(self.path, keep=MARKER)
+
+
+def marked_tablespaces(directory: str) -> list[str]:
+    """Return the tablespaces that an incomplete restore into `directory` wrote to."""
+    try:
+        with open(os.path.join(directory, MARKER), encoding="utf-8") as file:
+            return [str(place) for place in json.load(file)["tablespaces"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _is_ours(place: str) -> bool:
+    """Say whether a directory holds nothing but a tablespace's own directories."""
+    try:
+        names = os.listdir(place)
+    except OSError:
+        return False
+    return all(name.startswith("PG_") for name in names)
+
+
+def _empty(directory: str, keep: str) -> None:
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name == keep:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            else:
+                os.unlink(entry.path)
+
+
+def _make(directory: str, owner: Owner | None) -> None:
+    try:
+        os.makedirs(os.path.dirname(directory), exist_ok=True)
+        os.mkdir(directory, _DIRECTORY)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise DrkitError(
+            f"can't make {directory}: {error.strerror}",
+            hint="run as a user who may, or choose another directory",
+        ) from error
+    try:
+        os.chmod(directory, _DIRECTORY)
+        if owner:
+            os.chown(directory, owner.uid, owner.gid)
+    except OSError as error:
+        raise DrkitError(
+            f"can't take over {directory}: {error.strerror}",
+            hint="it must belong to the user who restores, or run as root",
+        ) from error
+
+
+def _open_directory(path: str) -> int:
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _existing(path: str) -> str:
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def _server_pid(directory: str) -> int | None:
+    """Return the process that runs in a data directory, if one does."""
+    try:
+        with open(os.path.join(directory, "postmaster.pid"), encoding="utf-8") as file:
+            pid = int(file.readline())
+        os.kill(pid, 0)
+    except PermissionError:
+        return pid
+    except (OSError, ValueError):
+        return None
+    return pid

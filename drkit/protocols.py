@@ -1,0 +1,145 @@
+"""Every seam of drkit on one screen: what a driver, a provider or a fake must do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
+
+    from drkit.model.copied import BackupEnd, Copied
+    from drkit.model.manifest import WalPosition
+    from drkit.model.objects import ObjectInfo, WrappedKey
+
+    Buffer = bytes | bytearray | memoryview
+
+
+class Storage(Protocol):
+    """A flat, durable map from names to write-once bytes.
+
+    Names are `/`-separated parts of `[A-Za-z0-9._-]`, none of them `.` or `..`. Methods
+    may be called from several threads. Failures are `StorageError`, with `transient`
+    set where the same request may succeed later; `drkit.storage.retry` repeats those.
+    """
+
+    @property
+    def url(self) -> str:
+        """Where the objects are, for messages; never holds a secret."""
+
+    def put(self, name: str, data: Buffer) -> None:
+        """Create `name` with exactly `data`, or change nothing.
+
+        Returns only when the object is durable and visible whole. Two puts of one name
+        never both succeed.
+
+        Raises:
+            ObjectExists: the name is taken, whatever its content.
+            NoSpace: the store is full.
+        """
+
+    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        """Read `length` bytes from `offset`; without a length, to the end.
+
+        Fewer bytes than asked for are an error, never a short answer.
+
+        Raises:
+            ObjectNotFound: the store answered that there is no such object.
+        """
+
+    def size(self, name: str) -> int:
+        """Return the object's length in bytes.
+
+        Raises:
+            ObjectNotFound: the store answered that there is no such object.
+        """
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Yield the objects whose names start with `prefix`, in byte order of names.
+
+        A listing may lack objects: presence is proof, absence is not.
+        """
+
+    def delete(self, name: str) -> None:
+        """Remove `name`; a name that is not there is no error."""
+
+
+class KeyProvider(Protocol):
+    """Wraps data-encrypting keys for one purpose; the KEK itself never leaves it."""
+
+    @property
+    def kek_id(self) -> str:
+        """Name the key-encrypting key, as stored beside what it wrapped."""
+
+    def wrap(self, dek: bytes, context: bytes) -> WrappedKey:
+        """Wrap a 32-byte DEK, bound to `context`."""
+
+    def unwrap(self, wrapped: WrappedKey, context: bytes) -> bytes:
+        """Return the DEK.
+
+        Raises:
+            KeyUnavailable: wrapped by another KEK, for another context, or changed.
+        """
+
+
+class Clock(Protocol):
+    """Time, injected, so that tests can bend it."""
+
+    def now(self) -> datetime:
+        """Return the wall clock's time, in UTC, with its zone."""
+
+    def monotonic(self) -> float:
+        """Return seconds that never run backwards; only differences mean something."""
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+
+
+class Progress(Protocol):
+    """What a long operation tells whoever watches: a bar, a log, or nobody."""
+
+    def phase(self, name: str, total: int | None = None) -> None:
+        """Begin a phase; `total` is in bytes where it is known."""
+
+    def advance(self, count: int) -> None:
+        """Count `count` more bytes of this phase; called from several threads."""
+
+    def event(self, name: str, **fields: object) -> None:
+        """Tell a fact worth a log line."""
+
+    def warning(self, message: str, **fields: object) -> None:
+        """Tell what a person must read, though the work goes on."""
+
+
+class ContentWriter(Protocol):
+    """Where a base backup source puts the bytes it reads; used by one thread."""
+
+    def space(self, unit: int) -> memoryview:
+        """Return where the next bytes may be read to: at least `unit` of them."""
+
+    def took(self, file: int, position: int, length: int) -> None:
+        """Keep the first `length` bytes of the last `space` as file `file`'s content.
+
+        Args:
+            file: a number that the source chose for it.
+            position: where in the file the bytes stood.
+        """
+
+    def add(self, file: int, position: int, data: Buffer) -> None:
+        """Keep bytes that are in memory already."""
+
+
+class BaseBackupSource(Protocol):
+    """A running cluster that a full backup is read from: start, copy, stop."""
+
+    def start(self, label: str) -> WalPosition:
+        """Begin the backup; recovery of it will begin at the position returned."""
+
+    def copy(self, writers: Sequence[ContentWriter], progress: Progress) -> Copied:
+        """Read every file into the writers, one thread each; return what was read."""
+
+    def stop(self) -> BackupEnd:
+        """End the backup on the server; recovery must reach the position returned."""
+
+    def close(self) -> None:
+        """Let go of the server; without a `stop` before, the backup is given up."""

@@ -1,0 +1,63 @@
+"""Compression of frames: zstd, bounded on the way back by authenticated lengths."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import zstandard
+
+from drkit.crypto.sealing import STORED, ZSTD
+from drkit.errors import Corrupt
+
+if TYPE_CHECKING:
+    from drkit.protocols import Buffer
+
+FRAME_BYTES = 2 << 20
+"""Plaintext of a full frame that a writer makes. Heap pages at zstd 3: 2 MiB frames
+are 2 % smaller than 1 MiB ones; 4 MiB gain 0.7 % more and cost a single page's read."""
+
+_MAX_WINDOW = 8 << 20
+
+
+def compressor(level: int) -> zstandard.ZstdCompressor:
+    """Return a compressor for one thread.
+
+    Levels 3 and 4 search with a longer minimum match and a smaller chain table than
+    zstd's own choice: on heap and index pages that is 3 % smaller and no slower.
+    """
+    tuned = {"min_match": 6, "chain_log": 15} if level in (3, 4) else {}
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+        level, source_size=FRAME_BYTES, write_content_size=1, **tuned
+    )
+    return zstandard.ZstdCompressor(compression_params=parameters)
+
+
+def compress(with_: zstandard.ZstdCompressor, plain: Buffer) -> tuple[Buffer, int]:
+    """Return the payload and its codec: compressed only where that is smaller."""
+    packed = with_.compress(plain)
+    if len(packed) < len(plain):
+        return packed, ZSTD
+    return plain, STORED
+
+
+def decompress(name: str, payload: bytes, plain: int, codec: int) -> bytes:
+    """Return exactly `plain` bytes.
+
+    Raises:
+        Corrupt: the payload of object `name` expands to another length, or does not.
+    """
+    if codec == STORED:
+        if len(payload) != plain:
+            raise _wrong_length(name)
+        return payload
+    try:
+        if zstandard.frame_content_size(payload) != plain:
+            raise _wrong_length(name)
+        decoder = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
+        return decoder.decompress(payload, max_output_size=plain)
+    except zstandard.ZstdError as error:
+        raise Corrupt(f"a frame of object {name} does not decompress") from error
+
+
+def _wrong_length(name: str) -> Corrupt:
+    return Corrupt(f"a frame of object {name} has another length than its index says")

@@ -1,0 +1,213 @@
+"""Data keys: made, wrapped for storage, found again and unwrapped.
+
+On the path of `wal push`: imports no more than that needs.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import TYPE_CHECKING, NamedTuple
+
+from drkit.crypto.keys import KEY_BYTES, Dek, dek_of, new_dek, same_key_id, wrap_context
+from drkit.errors import Corrupt, KeyUnavailable, ObjectExists, ObjectNotFound
+from drkit.model.objects import WrappedKey
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from drkit.protocols import KeyProvider, Storage
+    from drkit.repository.layout import Layout
+
+_FIRST = 1
+
+
+class StoredKey(NamedTuple):
+    """A wrapped DEK as its object describes it."""
+
+    purpose: str
+    key_id: bytes
+    generation: int
+    recipients: tuple[WrappedKey, ...]
+
+
+class Keyring:
+    """Every DEK of one cluster.
+
+    Args:
+        providers: by purpose, each called once at first use, so that a run needs only
+            the key-encrypting keys of what it touches.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        layout: Layout,
+        lineage: bytes,
+        providers: Mapping[str, Callable[[], KeyProvider]],
+    ) -> None:
+        self._storage = storage
+        self._layout = layout
+        self._lineage = lineage
+        self._sources = providers
+        self._providers: dict[str, KeyProvider] = {}
+        self._deks: dict[tuple[str, bytes], Dek] = {}
+
+    def provider(self, purpose: str) -> KeyProvider:
+        """Return the provider of a purpose's KEK."""
+        if purpose not in self._providers:
+            self._providers[purpose] = self._sources[purpose]()
+        return self._providers[purpose]
+
+    def create(self, purpose: str) -> Dek:
+        """Make a DEK and store it wrapped; it is durable when this returns."""
+        dek = new_dek(purpose)
+        context = wrap_context(self._lineage, purpose, dek.key_id)
+        wrapped = self.provider(purpose).wrap(dek.secret, context)
+        stored = StoredKey(purpose, dek.key_id, _FIRST, (wrapped,))
+        name = self._layout.dek_generation(purpose, dek.key_id, _FIRST)
+        self._storage.put(name, encode_key(stored, self._lineage))
+        self._deks[purpose, dek.key_id] = dek
+        return dek
+
+    def get(self, purpose: str, key_id: bytes) -> Dek:
+        """Return the DEK of that id.
+
+        Raises:
+            KeyUnavailable: it is not there, or no KEK at hand unwraps it.
+        """
+        known = self._deks.get((purpose, key_id))
+        if known is not None:
+            return known
+        dek = self._unwrap(purpose, key_id)
+        self._deks[purpose, key_id] = dek
+        return dek
+
+    def finder(self, purpose: str) -> Callable[[bytes], Dek]:
+        """Return `get` for one purpose, as openers of objects want it."""
+        return lambda key_id: self.get(purpose, key_id)
+
+    def for_wal_day(self, day: str) -> Dek:
+        """Return the DEK for WAL archived on a UTC day, `YYYYMMDD`; make it at first.
+
+        Of two hosts that make one at once, the one whose pointer came first wins, and
+        the other's key stays unused.
+        """
+        pointer = self._layout.wal_day(day)
+        try:
+            return self._pointed_at(pointer)
+        except ObjectNotFound:
+            dek = self.create("wal")
+        try:
+            self._storage.put(pointer, dek.key_id.hex().encode())
+        except ObjectExists:
+            return self._pointed_at(pointer)
+        return dek
+
+    def stored(self, purpose: str = "") -> Iterator[StoredKey]:
+        """Yield the wrapped DEKs that are listed, of one purpose or of all."""
+        for info in self._storage.list(self._layout.keys(purpose)):
+            yield decode_key(info.name, self._storage.get(info.name))
+
+    def unwrap(self, stored: StoredKey) -> Dek:
+        """Unwrap one stored key with the KEK of its purpose.
+
+        Raises:
+            KeyUnavailable: no recipient is that KEK, or what it opens is another key.
+        """
+        provider = self.provider(stored.purpose)
+        context = wrap_context(self._lineage, stored.purpose, stored.key_id)
+        for recipient in stored.recipients:
+            if recipient.kek_id != provider.kek_id:
+                continue
+            secret = provider.unwrap(recipient, context)
+            dek = dek_of(secret, stored.purpose)
+            if len(secret) == KEY_BYTES and same_key_id(dek.key_id, stored.key_id):
+                return dek
+        wrapped_for = ", ".join(recipient.kek_id for recipient in stored.recipients)
+        raise KeyUnavailable(
+            f"data key {stored.key_id.hex()} ({stored.purpose}) is not wrapped for "
+            f"{provider.kek_id}, but for {wrapped_for}",
+            hint=f"the policy's keys.{stored.purpose} is another key than the one "
+            "that this repository was written with",
+        )
+
+    def _pointed_at(self, pointer: str) -> Dek:
+        text = self._storage.get(pointer)
+        try:
+            key_id = bytes.fromhex(text.decode("ascii"))
+        except ValueError:
+            raise Corrupt(f"object {pointer} holds no key id") from None
+        return self.get("wal", key_id)
+
+    def _unwrap(self, purpose: str, key_id: bytes) -> Dek:
+        first = self._layout.dek_generation(purpose, key_id, _FIRST)
+        names = {info.name for info in self._storage.list(first.rpartition("/")[0])}
+        names.add(first)  # a listing may lack it
+        failure: KeyUnavailable | None = None
+        for name in sorted(names, reverse=True):
+            try:
+                return self.unwrap(decode_key(name, self._storage.get(name)))
+            except ObjectNotFound:
+                continue
+            except KeyUnavailable as error:
+                failure = failure or error
+        raise failure or KeyUnavailable(
+            f"data key {key_id.hex()} ({purpose}) is not in {self._storage.url}",
+            hint="it was deleted, or the object that names it was changed",
+        )
+
+
+def encode_key(stored: StoredKey, lineage: bytes) -> bytes:
+    """Return a wrapped DEK's object."""
+    return json.dumps(
+        {
+            "drkit": "key",
+            "format": 1,
+            "lineage": lineage.hex(),
+            "purpose": stored.purpose,
+            "dek_id": stored.key_id.hex(),
+            "generation": stored.generation,
+            "recipients": [
+                {
+                    "provider": recipient.provider,
+                    "kek_id": recipient.kek_id,
+                    "wrapped": base64.b64encode(recipient.blob).decode(),
+                }
+                for recipient in stored.recipients
+            ],
+        },
+    ).encode()
+
+
+def decode_key(name: str, data: bytes) -> StoredKey:
+    """Read a wrapped DEK's object; what it claims must agree with its name.
+
+    Raises:
+        Corrupt: not such an object.
+    """
+    try:
+        found = json.loads(data)
+        recipients = tuple(
+            WrappedKey(
+                str(one["provider"]),
+                str(one["kek_id"]),
+                base64.b64decode(one["wrapped"], validate=True),
+            )
+            for one in found["recipients"]
+        )
+        stored = StoredKey(
+            str(found["purpose"]),
+            bytes.fromhex(found["dek_id"]),
+            int(found["generation"]),
+            recipients,
+        )
+    except (ValueError, KeyError, TypeError, binascii.Error):
+        raise Corrupt(f"object {name} is no wrapped data key") from None
+    place = f"/{stored.purpose}/{stored.key_id.hex()}/{stored.generation:04d}"
+    if (found.get("drkit"), found.get("format")) != ("key", 1) or not name.endswith(
+        place
+    ):
+        raise Corrupt(f"object {name} is no wrapped data key of that name")
+    return stored

@@ -1,0 +1,120 @@
+"""Leases: who is working, so that two hosts don't do the same work twice.
+
+A lease only saves work. Nothing depends on it being right: what keeps two writers from
+hurting each other is the log.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from drkit.errors import ObjectNotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from drkit.protocols import Clock, Storage
+    from drkit.repository.layout import Layout
+
+LEASE_FOR = timedelta(minutes=10)
+RENEW_EVERY = timedelta(minutes=3)
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_NAMESPACE = Path("/proc/self/ns/pid")
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The process that holds a lease; `boot` tells two starts of a host apart."""
+
+    host: str
+    boot: str
+    pid: int
+
+    @classmethod
+    def this(cls, host: str) -> Holder:
+        """Describe the calling process."""
+        return cls(host, _boot_id(), os.getpid())
+
+    def gone(self, here: Holder) -> bool:
+        """Say whether it is known to be dead: on this host, and no such process."""
+        if (self.host, self.boot) != (here.host, here.boot) or not self.boot:
+            return False
+        return not Path(f"/proc/{self.pid}").exists()
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A lease as it was last renewed."""
+
+    attempt: str
+    holder: Holder
+    until: datetime
+
+
+class Leases:
+    """The leases of one cluster."""
+
+    def __init__(self, storage: Storage, layout: Layout, clock: Clock) -> None:
+        self._storage = storage
+        self._layout = layout
+        self._clock = clock
+
+    def renew(self, attempt: str, holder: Holder, number: int) -> datetime:
+        """Write the lease's renewal `number`; return until when it holds."""
+        until = self._clock.now() + LEASE_FOR
+        lease = {
+            "drkit": "lease",
+            "format": 1,
+            "attempt": attempt,
+            "host": holder.host,
+            "boot": holder.boot,
+            "pid": holder.pid,
+            "until": until.isoformat(),
+        }
+        name = self._layout.lease(attempt, number)
+        self._storage.put(name, json.dumps(lease).encode())
+        return until
+
+    def release(self, attempt: str) -> None:
+        """Delete an attempt's leases."""
+        prefix = f"{self._layout.leases()}{attempt}-"
+        for info in list(self._storage.list(prefix)):
+            self._storage.delete(info.name)
+
+    def held(self, here: Holder) -> dict[str, Lease]:
+        """Return the leases that still hold, by attempt."""
+        now = self._clock.now()
+        newest = {lease.attempt: lease for lease in self._listed()}
+        return {
+            attempt: lease
+            for attempt, lease in newest.items()
+            if lease.until > now and not lease.holder.gone(here)
+        }
+
+    def last(self, attempt: str) -> Lease | None:
+        """Return an attempt's newest lease, lapsed or not; None if it has none."""
+        mine = [lease for lease in self._listed() if lease.attempt == attempt]
+        return mine[-1] if mine else None
+
+    def _listed(self) -> Iterator[Lease]:
+        for info in self._storage.list(self._layout.leases()):
+            try:
+                found = json.loads(self._storage.get(info.name))
+                holder = Holder(found["host"], found["boot"], int(found["pid"]))
+                until = datetime.fromisoformat(found["until"])
+                yield Lease(str(found["attempt"]), holder, until)
+            except (ObjectNotFound, ValueError, KeyError, TypeError):
+                continue  # released since it was listed, or not worth work to save
+
+
+def _boot_id() -> str:
+    """Name this boot and process-id namespace: containers may share a host name."""
+    try:
+        return f"{_BOOT_ID.read_text().strip()} {_NAMESPACE.readlink()}"
+    except OSError:
+        return ""

@@ -1,0 +1,249 @@
+"""Manifests to and from bytes. The layout is in docs/repository-format.md.
+
+A repository is hostile input: what `decode` returns has been checked to the last
+count, so that a restore can index without fear.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from drkit.crypto.sealing import HEADER_BYTES, MAX_FRAME, STORED, TAG, ZSTD
+from drkit.errors import Corrupt
+from drkit.model.label import BackupKind, is_attempt, label_time
+from drkit.model.lsn import Lsn
+from drkit.model.manifest import (
+    DAMAGED,
+    FILE,
+    FRAME,
+    PACK,
+    RUN,
+    FileKind,
+    Manifest,
+    ManifestHead,
+    Rows,
+    ServerDescription,
+    Tablespace,
+    WalPosition,
+)
+
+_FORMAT = 1
+_LENGTH = struct.Struct("<I")
+_TABLES = {"pack": PACK, "frame": FRAME, "file": FILE, "run": RUN, "damaged": DAMAGED}
+_MAX_FILE = 1 << 40
+_MAX_MODE = 0o777
+
+
+def encode(manifest: Manifest) -> bytes:
+    """Return a manifest's plaintext."""
+    paths = b"".join(path + b"\0" for path in manifest.paths)
+    columns = [("file.path", np.frombuffer(paths, dtype=np.uint8))]
+    tables = {
+        "pack": manifest.packs,
+        "frame": manifest.frames,
+        "file": manifest.files,
+        "run": manifest.runs,
+        "damaged": manifest.damaged,
+    }
+    for table, rows in tables.items():
+        for field in _TABLES[table].names or ():
+            column = np.ascontiguousarray(rows[field]).reshape(-1)
+            columns.append((f"{table}.{field}", column))
+    listed = [[name, _type(column.dtype), column.size] for name, column in columns]
+    head = json.dumps(_head_to_json(manifest.head) | {"columns": listed}).encode()
+    parts = [_LENGTH.pack(len(head)), head]
+    parts += [column.tobytes() for _, column in columns]
+    return b"".join(parts)
+
+
+def decode(name: str, plain: bytes) -> Manifest:
+    """Read a manifest's plaintext.
+
+    Args:
+        name: the object's name, for messages.
+
+    Raises:
+        Corrupt: anything about it is not as a writer makes it.
+    """
+    try:
+        found, offset = _split_head(plain)
+        if (found["drkit"], found["format"]) != ("manifest", _FORMAT):
+            raise Corrupt(f"object {name} is no manifest of this format")
+        if found["parent"] is not None:
+            raise Corrupt(
+                f"manifest {name} builds on a parent, which needs a newer drkit"
+            )
+        columns = _split_columns(found["columns"], plain, offset)
+        tables = {table: _rows(table, columns) for table in _TABLES}
+        paths = _split_paths(columns["file.path"])
+        head = _head_from_json(found)
+    except (ValueError, KeyError, TypeError, struct.error, IndexError) as error:
+        raise Corrupt(f"manifest {name} is malformed: {error}") from None
+    manifest = Manifest(
+        head,
+        paths,
+        tables["file"],
+        tables["pack"],
+        tables["frame"],
+        tables["run"],
+        tables["damaged"],
+    )
+    for what, holds in _checks(manifest):
+        if not holds:
+            raise Corrupt(f"manifest {name} is malformed: {what}")
+    return manifest
+
+
+def safe_path(path: bytes) -> bool:
+    """Say whether a path stays inside the directory that it is relative to."""
+    parts = path.split(b"/")
+    return len(path) < 4096 and all(part not in (b"", b".", b"..") for part in parts)
+
+
+def _type(dtype: np.dtype[Any]) -> str:
+    return f"{dtype.kind}{dtype.itemsize}"
+
+
+def _split_head(plain: bytes) -> tuple[dict[str, Any], int]:
+    (length,) = _LENGTH.unpack_from(plain)
+    end = _LENGTH.size + length
+    if end > len(plain):
+        raise ValueError("its head is cut off")
+    return json.loads(plain[_LENGTH.size : end]), end
+
+
+def _split_columns(
+    listed: list[Any], plain: bytes, offset: int
+) -> dict[str, np.ndarray[Any, Any]]:
+    columns: dict[str, np.ndarray[Any, Any]] = {}
+    for name, kind, count in listed:
+        if kind not in ("u1", "u2", "u4", "u8", "i8") or count < 0 or name in columns:
+            raise ValueError(f"column {name} is listed wrongly")
+        dtype = np.dtype(f"<{kind}")
+        size = dtype.itemsize * count
+        if offset + size > len(plain):
+            raise ValueError(f"column {name} is cut off")
+        columns[name] = np.frombuffer(plain, dtype=dtype, count=count, offset=offset)
+        offset += size
+    if offset != len(plain):
+        raise ValueError("bytes follow the last column")
+    return columns
+
+
+def _rows(table: str, columns: dict[str, np.ndarray[Any, Any]]) -> Rows:
+    dtype = _TABLES[table]
+    names = dtype.names or ()
+    lengths = set()
+    for field in names:
+        column, kind = columns[f"{table}.{field}"], dtype[field]
+        width = int(np.prod(kind.shape))
+        if column.dtype != kind.base or column.size % width:
+            raise ValueError(f"column {table}.{field} has another type")
+        lengths.add(column.size // width)
+    if len(lengths) != 1:
+        raise ValueError(f"columns of {table} have different lengths")
+    rows = np.empty(lengths.pop(), dtype=dtype)
+    for field in names:
+        rows[field] = columns[f"{table}.{field}"].reshape(rows[field].shape)
+    return rows
+
+
+def _split_paths(column: np.ndarray[Any, Any]) -> list[bytes]:
+    blob = column.tobytes()
+    if not blob:
+        return []
+    if not blob.endswith(b"\0"):
+        raise ValueError("the last path is not ended")
+    return blob[:-1].split(b"\0")
+
+
+def _checks(manifest: Manifest) -> list[tuple[str, bool]]:
+    paths, files, runs = manifest.paths, manifest.files, manifest.runs
+    return [
+        ("a path for each file", len(paths) == len(files)),
+        ("a path is unsafe", all(map(safe_path, paths))),
+        ("paths are out of order", all(map(bytes.__lt__, paths, paths[1:]))),
+        ("a file's kind", bool(np.isin(files["kind"], list(FileKind)).all())),
+        ("a file's mode", bool((files["mode"] <= _MAX_MODE).all())),
+        ("a file's size", bool((files["size"] <= _MAX_FILE).all())),
+        ("runs do not match files", int(files["runs"].sum()) == len(runs)),
+        ("packs and frames", _packs_hold(manifest)),
+        ("runs and frames", _runs_hold(manifest)),
+        ("damaged pages", bool((manifest.damaged["file"] < len(files)).all())),
+    ]
+
+
+def _packs_hold(manifest: Manifest) -> bool:
+    packs, frames = manifest.packs, manifest.frames
+    if int(packs["frames"].sum()) != len(frames):
+        return False
+    sizes = np.zeros(len(packs), dtype=np.uint64)
+    np.add.at(sizes, manifest.frame_packs(), frames["stored"].astype(np.uint64))
+    return bool(
+        (frames["plain"] <= MAX_FRAME).all()
+        and (frames["stored"] >= TAG).all()
+        and np.isin(frames["codec"], (STORED, ZSTD)).all()
+        and (sizes + np.uint64(HEADER_BYTES) <= packs["size"]).all()
+    )
+
+
+def _runs_hold(manifest: Manifest) -> bool:
+    files, frames, runs = manifest.files, manifest.frames, manifest.runs
+    if int(files["runs"].sum()) != len(runs) or (runs["frame"] >= len(frames)).any():
+        return False
+    owner = manifest.run_files()
+    ends = runs["position"] + runs["length"]
+    inside = runs["offset"].astype(np.uint64) + runs["length"]
+    same = owner[1:] == owner[:-1]
+    return bool(
+        (runs["length"] > 0).all()
+        and (inside <= frames["plain"][runs["frame"]]).all()
+        and (runs["position"] <= _MAX_FILE).all()
+        and (ends <= files["size"][owner]).all()
+        and (runs["position"][1:][same] >= ends[:-1][same]).all()
+        and (files["kind"][owner] != FileKind.DIRECTORY).all()
+    )
+
+
+def _head_to_json(head: ManifestHead) -> dict[str, Any]:
+    fields = asdict(head)
+    fields |= {"drkit": "manifest", "format": _FORMAT, "parent": None}
+    fields["kind"] = str(head.kind)
+    for name in ("start", "stop"):
+        position: WalPosition = getattr(head, name)
+        fields[name] = {
+            "lsn": str(position.lsn),
+            "timeline": position.timeline,
+            "time": position.time.isoformat(),
+        }
+    return fields
+
+
+def _head_from_json(found: dict[str, Any]) -> ManifestHead:
+    label_time(found["label"])
+    if not is_attempt(found["attempt"]):
+        raise ValueError("its attempt is no attempt id")
+    fields = {name: found[name] for name in ManifestHead.__slots__}
+    fields["kind"] = BackupKind(found["kind"])
+    fields["server"] = ServerDescription(
+        **{name: found["server"][name] for name in ServerDescription.__slots__}
+    )
+    for name in ("start", "stop"):
+        position = found[name]
+        fields[name] = WalPosition(
+            Lsn.parse(position["lsn"]),
+            int(position["timeline"]),
+            datetime.fromisoformat(position["time"]),
+        )
+    fields["tablespaces"] = tuple(
+        Tablespace(int(one["oid"]), one["path"], one["name"], bool(one["in_place"]))
+        for one in found["tablespaces"]
+    )
+    fields["warnings"] = tuple(str(one) for one in found["warnings"])
+    return ManifestHead(**fields)

@@ -1,0 +1,62 @@
+"""Whole sealed objects from and to bytes: WAL files, manifests, log entries."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from drkit.crypto.sealing import MAX_OBJECT, Opener, Sealer, open_whole, overhead
+from drkit.errors import Corrupt
+from drkit.repository.codec import FRAME_BYTES, compress, compressor, decompress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from drkit.crypto.keys import Dek
+    from drkit.protocols import Buffer
+
+
+class Sealing(NamedTuple):
+    """The name and key that an object is sealed under."""
+
+    dek: Dek
+    lineage: bytes
+    name: str
+
+
+def seal(sealing: Sealing, plain: Buffer, level: int = 3) -> memoryview:
+    """Return `plain`, cut into frames, compressed and sealed as one object."""
+    view = memoryview(plain)
+    with_ = compressor(level)
+    cuts = range(0, len(view), FRAME_BYTES)
+    parts = [view[cut : cut + FRAME_BYTES] for cut in cuts]
+    payloads = [(compress(with_, part), len(part)) for part in parts]
+    size = overhead(len(parts)) + sum(len(payload) for (payload, _), _ in payloads)
+    sealer = Sealer(*sealing, bytearray(size))
+    for (payload, codec), length in payloads:
+        sealer.add(payload, length, codec)
+    return sealer.finish()
+
+
+def unseal(
+    dek_for: Callable[[bytes], Dek],
+    lineage: bytes,
+    name: str,
+    purpose: str,
+    data: Buffer,
+    limit: int = MAX_OBJECT,
+) -> bytes:
+    """Return the plaintext of a whole object.
+
+    Raises:
+        Corrupt: not the object of that name and purpose, damaged, or its plaintext is
+            longer than `limit` bytes.
+    """
+    opener = Opener(dek_for, lineage, name, purpose, data)
+    parts: list[bytes] = []
+    total = 0
+    for frame, payload in open_whole(opener, name, data):
+        total += frame.plain
+        if total > limit:
+            raise Corrupt(f"object {name} expands to more than {limit} bytes")
+        parts.append(decompress(name, payload, frame.plain, frame.codec))
+    return b"".join(parts)

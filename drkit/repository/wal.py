@@ -1,0 +1,109 @@
+"""WAL files in the repository: archived once, compared when they come again.
+
+On the path of `wal push`: imports no more than that needs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from drkit.errors import NotFound, ObjectExists, ObjectNotFound, WalRefused
+from drkit.model.wal import WalFileName
+from drkit.repository.objects import Sealing, seal, unseal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from drkit.protocols import Buffer, Storage
+    from drkit.repository.keyring import Keyring
+    from drkit.repository.layout import Layout
+
+
+class StoredWal(NamedTuple):
+    """A WAL file as a listing shows it; `size` is what it takes in the repository."""
+
+    file: WalFileName
+    size: int
+
+
+class WalArchive:
+    """The WAL of one cluster under one system identifier."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        layout: Layout,
+        lineage: bytes,
+        keyring: Keyring,
+        system_identifier: str,
+    ) -> None:
+        self._storage = storage
+        self._layout = layout
+        self._lineage = lineage
+        self._keyring = keyring
+        self._system = system_identifier
+
+    def push(
+        self, file: WalFileName, content: Buffer, now: datetime, level: int = 3
+    ) -> bool:
+        """Archive a WAL file; return False if the same content was there already.
+
+        Raises:
+            WalRefused: another content is archived under that name.
+        """
+        name = self._layout.wal_file(self._system, file)
+        dek = self._keyring.for_wal_day(now.strftime("%Y%m%d"))
+        sealed = seal(Sealing(dek, self._lineage, name), content, level)
+        try:
+            self._storage.put(name, sealed)
+        except ObjectExists:
+            self._compare(file, content)
+            return False
+        return True
+
+    def get(self, file: WalFileName) -> bytes:
+        """Return a WAL file's content.
+
+        Raises:
+            NotFound: the store answered that it is not archived.
+        """
+        name = self._layout.wal_file(self._system, file)
+        try:
+            data = self._storage.get(name)
+        except ObjectNotFound:
+            raise NotFound(f"WAL file {file.name} is not archived") from None
+        return unseal(self._keyring.finder("wal"), self._lineage, name, "wal", data)
+
+    def has(self, file: WalFileName) -> bool:
+        """Say whether a file of that name is archived."""
+        try:
+            self._storage.size(self._layout.wal_file(self._system, file))
+        except ObjectNotFound:
+            return False
+        return True
+
+    def list(self) -> Iterator[StoredWal]:
+        """Yield the archived files but histories, by timeline and position."""
+        prefix = self._layout.wal(self._system)
+        histories = self._layout.wal_history(self._system)
+        for info in self._storage.list(prefix):
+            if not info.name.startswith(histories):
+                yield _stored(info.name, info.size)
+
+    def histories(self) -> Iterator[StoredWal]:
+        """Yield the archived timeline histories, by timeline."""
+        for info in self._storage.list(self._layout.wal_history(self._system)):
+            yield _stored(info.name, info.size)
+
+    def _compare(self, file: WalFileName, content: Buffer) -> None:
+        if self.get(file) != content:
+            raise WalRefused(
+                f"another content is archived as {file.name} at {self._storage.url}",
+                hint="two clusters archive under one policy, or this one was restored "
+                "without a new timeline; give each its own policy",
+            )
+
+
+def _stored(name: str, size: int) -> StoredWal:
+    return StoredWal(WalFileName.parse(name.rpartition("/")[2]), size)

@@ -1,0 +1,1 @@
+"""Bytes and names only: drivers of the Storage protocol, and its decorators."""

@@ -1,0 +1,96 @@
+"""Fixtures that every test may use: servers, users and directories."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from drkit.postgres.process import Account, server_account
+from tests.pg import Cluster, ClusterFactory, give_to, versions_under_test
+
+MakeCluster = Callable[..., Cluster]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that asks for `pg_version` once per PostgreSQL major."""
+    if "pg_version" in metafunc.fixturenames:
+        ids = [f"pg{major}" for major in versions_under_test()]
+        metafunc.parametrize("pg_version", versions_under_test(), ids=ids)
+
+
+@pytest.fixture(scope="session")
+def newest_version() -> int:
+    """The newest PostgreSQL under test, for what does not vary with the version."""
+    return max(versions_under_test())
+
+
+@pytest.fixture(scope="session")
+def postgres_user() -> Account:
+    """Whom servers run as: `postgres` when root tests, else the tester."""
+    return server_account()
+
+
+@pytest.fixture(scope="session")
+def session_directory(postgres_user: Account) -> Iterator[str]:
+    """A directory with a short path (sockets live below) that every user can enter."""
+    directory = tempfile.mkdtemp(prefix="drkit-test-", dir="/tmp")
+    os.chmod(directory, 0o755)
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def cluster_factory(session_directory: str, postgres_user: Account) -> ClusterFactory:
+    return ClusterFactory(session_directory, postgres_user)
+
+
+@pytest.fixture
+def make_cluster(cluster_factory: ClusterFactory) -> Iterator[MakeCluster]:
+    """Make clusters as `ClusterFactory.make` does; the test's end removes them."""
+    made: list[Cluster] = []
+
+    def make(*arguments: object, **options: object) -> Cluster:
+        made.append(cluster_factory.make(*arguments, **options))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for cluster in made:
+        cluster.close()
+
+
+@pytest.fixture
+def adopt_cluster(cluster_factory: ClusterFactory) -> Iterator[MakeCluster]:
+    """Serve existing data directories as `ClusterFactory.adopt` does."""
+    made: list[Cluster] = []
+
+    def adopt(*arguments: object, **options: object) -> Cluster:
+        made.append(cluster_factory.adopt(*arguments, **options))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield adopt
+    for cluster in made:
+        cluster.close()
+
+
+@pytest.fixture
+def make_directory(
+    session_directory: str, postgres_user: Account
+) -> Iterator[Callable[[], Path]]:
+    """Make directories that belong to the server's user, with short paths."""
+    made: list[Path] = []
+
+    def make(mode: int = 0o755) -> Path:
+        directory = Path(tempfile.mkdtemp(prefix="d-", dir=session_directory))
+        os.chmod(directory, mode)
+        give_to(postgres_user, directory)
+        made.append(directory)
+        return directory
+
+    yield make
+    for directory in made:
+        shutil.rmtree(directory, ignore_errors=True)
