@@ -12,6 +12,7 @@ import pytest
 
 from drkit.postgres.process import Account, server_account
 from tests.pg import Cluster, ClusterFactory, give_to, versions_under_test
+from tests.protect import SETTINGS, Protected, protect
 
 MakeCluster = Callable[..., Cluster]
 
@@ -94,3 +95,28 @@ def make_directory(
     yield make
     for directory in made:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def make_protected(
+    make_cluster: MakeCluster,
+    make_directory: Callable[[], Path],
+    postgres_user: Account,
+) -> Callable[..., Protected]:
+    """Make a cluster that archives into a repository of its own.
+
+    Takes a major version, `settings` and the options of `ClusterFactory.make`, and
+    `source` for the policy.
+    """
+
+    def make(
+        major: int,
+        settings: dict[str, str] | None = None,
+        *,
+        source: str = "local",
+        **options: object,
+    ) -> Protected:
+        cluster = make_cluster(major, SETTINGS | (settings or {}), **options)
+        return protect(cluster, make_directory(), postgres_user, source=source)
+
+    return make

@@ -15,14 +15,15 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from drkit.errors import StorageError
-from drkit.model.objects import ObjectInfo
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from drkit.model.objects import ObjectInfo
     from drkit.protocols import Buffer, Storage
 
 Method = Literal["put", "get", "size", "list", "delete", "any"]
@@ -82,7 +83,7 @@ class FaultyStorage:
         times: int = 1,
         name: str | None = None,
     ) -> None:
-        """Raise `error` instead of doing the work; with `name`, only for that object."""
+        """Raise `error` instead of doing the work; with `name`, only for that name."""
         self._add(Rule(method, at, times, before=_raising(error), name=name))
 
     def lose_reply(

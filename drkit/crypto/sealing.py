@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from drkit.crypto.derive import derive, length_prefixed
 from drkit.crypto.keys import PURPOSES
-from drkit.errors import Corrupt
+from drkit.errors import Corrupt, KeyUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,6 +37,7 @@ _HEADER = struct.Struct("<8sHB5s16s32s32s")
 _INDEX_ROW = struct.Struct("<IIB3s")
 _FOOTER = struct.Struct("<QII8s")
 HEADER_BYTES, FOOTER_BYTES = _HEADER.size, _FOOTER.size
+INDEX_ROW_BYTES = _INDEX_ROW.size
 
 
 class Frame(NamedTuple):
@@ -134,6 +135,7 @@ class Opener:
 
     Raises:
         Corrupt: the header is not that of this object under this key.
+        KeyUnavailable: the DEK that the header names can't be had.
     """
 
     def __init__(
@@ -160,7 +162,12 @@ class Opener:
             )
         if code != PURPOSES[purpose]:
             raise Corrupt(f"object {name} is sealed for another purpose than {purpose}")
-        self.dek = dek_for(key_id)
+        try:
+            self.dek = dek_for(key_id)
+        except KeyUnavailable as error:
+            raise KeyUnavailable(
+                f"object {name} can't be opened: {error.message}", hint=error.hint
+            ) from error
         key = _ObjectKey(self.dek, lineage, name, salt)
         if not hmac.compare_digest(key.commitment, commitment):
             raise Corrupt(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from drkit.model import members
 from drkit.model.label import BackupKind
 from drkit.model.lsn import Lsn
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +62,41 @@ def summary_to_json(summary: BackupSummary) -> dict[str, Any]:
     return fields
 
 
+def reference_from_json(found: dict[str, Any]) -> ManifestRef:
+    """Read a commit entry's `manifest`.
+
+    Raises:
+        ValueError, KeyError: a member is missing or malformed.
+    """
+    return ManifestRef(
+        members.text(found, "name"),
+        members.count(found, "size"),
+        members.text(found, "sha256"),
+        members.text(found, "dek_id"),
+    )
+
+
 def summary_from_json(found: dict[str, Any]) -> BackupSummary:
     """Read a commit entry's `backup`.
 
     Raises:
-        ValueError, KeyError, TypeError: a member is missing or malformed.
+        ValueError, KeyError: a member is missing or malformed.
     """
-    fields = {name: found[name] for name in BackupSummary.__slots__}
-    fields["kind"] = BackupKind(fields["kind"])
-    for name in ("start_lsn", "stop_lsn"):
-        fields[name] = Lsn.parse(fields[name])
-    for name in ("start_time", "stop_time"):
-        fields[name] = datetime.fromisoformat(fields[name])
-    return BackupSummary(**fields)
+    return BackupSummary(
+        label=members.text(found, "label"),
+        kind=BackupKind(found["kind"]),
+        source=members.text(found, "source"),
+        start_lsn=Lsn.parse(members.text(found, "start_lsn")),
+        stop_lsn=Lsn.parse(members.text(found, "stop_lsn")),
+        timeline=members.count(found, "timeline"),
+        start_time=members.moment(found, "start_time"),
+        stop_time=members.moment(found, "stop_time"),
+        system_identifier=members.text(found, "system_identifier"),
+        server_version=members.count(found, "server_version"),
+        wal_segment_size=members.count(found, "wal_segment_size"),
+        files=members.count(found, "files"),
+        bytes=members.count(found, "bytes"),
+        stored_bytes=members.count(found, "stored_bytes"),
+        damaged_pages=members.count(found, "damaged_pages"),
+        warnings=members.count(found, "warnings"),
+    )

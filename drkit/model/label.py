@@ -10,7 +10,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-_LABEL = re.compile(r"(\d{8}-\d{6})-(full|incr|dump|files)\Z")
+_LABEL = re.compile(r"([0-9]{8}-[0-9]{6})-(full|incr|dump|files)\Z")
 _ATTEMPT = re.compile(r"[0-9a-f]{32}\Z")
 _STAMP = "%Y%m%d-%H%M%S"
 

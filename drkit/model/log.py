@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from drkit.model import members
 from drkit.model.backup import (
     BackupSummary,
     ManifestRef,
+    reference_from_json,
     summary_from_json,
     summary_to_json,
 )
@@ -266,45 +268,54 @@ def entry_from_json(found: dict[str, Any]) -> Entry:
     Raises:
         ValueError, KeyError, TypeError: a member is missing or malformed.
     """
-    return _READERS[found["type"]](found)
+    return _READERS[members.text(found, "type")](found)
 
 
 def _read_open(found: dict[str, Any]) -> Open:
     return Open(
-        str(found["cluster"]),
-        str(found["system_identifier"]),
-        int(found["segment_size"]),
+        members.text(found, "cluster"),
+        members.text(found, "system_identifier"),
+        members.count(found, "segment_size"),
     )
 
 
 def _read_begin(found: dict[str, Any]) -> Begin:
-    label_time(found["label"])
+    label = members.text(found, "label")
+    label_time(label)
+    parent = None if found["parent"] is None else members.text(found, "parent")
     return Begin(
         _attempt(found),
-        found["label"],
+        label,
         BackupKind(found["kind"]),
-        found["parent"],
-        Lsn.parse(found["start_lsn"]),
-        int(found["timeline"]),
-        tuple((str(purpose), str(key_id)) for purpose, key_id in found["keys"]),
+        parent,
+        Lsn.parse(members.text(found, "start_lsn")),
+        members.count(found, "timeline"),
+        tuple(map(_key, members.listed(found, "keys"))),
     )
 
 
+def _key(pair: Any) -> tuple[str, str]:
+    purpose, key_id = pair
+    return str(purpose), str(key_id)
+
+
 def _read_commit(found: dict[str, Any]) -> Commit:
-    manifest = found["manifest"]
-    reference = ManifestRef(**{name: manifest[name] for name in ManifestRef.__slots__})
-    return Commit(_attempt(found), reference, summary_from_json(found["backup"]))
+    return Commit(
+        _attempt(found),
+        reference_from_json(members.nested(found, "manifest")),
+        summary_from_json(members.nested(found, "backup")),
+    )
 
 
 def _read_abandon(found: dict[str, Any]) -> Abandon:
-    return Abandon(_attempt(found), str(found["reason"]))
+    return Abandon(_attempt(found), members.text(found, "reason"))
 
 
 def _attempt(found: dict[str, Any]) -> str:
-    attempt = found["attempt"]
+    attempt = members.text(found, "attempt")
     if not is_attempt(attempt):
         raise ValueError(f"{attempt!r} is no attempt id")
-    return str(attempt)
+    return attempt
 
 
 _READERS: dict[str, Callable[[dict[str, Any]], Entry]] = {
@@ -312,6 +323,6 @@ _READERS: dict[str, Callable[[dict[str, Any]], Entry]] = {
     Begin.TYPE: _read_begin,
     Commit.TYPE: _read_commit,
     Abandon.TYPE: _read_abandon,
-    ExpireIntent.TYPE: lambda found: ExpireIntent(tuple(found["labels"])),
-    ExpireDone.TYPE: lambda found: ExpireDone(tuple(found["labels"])),
+    ExpireIntent.TYPE: lambda found: ExpireIntent(members.texts(found, "labels")),
+    ExpireDone.TYPE: lambda found: ExpireDone(members.texts(found, "labels")),
 }

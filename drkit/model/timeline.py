@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from drkit.model.lsn import Lsn
 
-_LINE = re.compile(r"\s*(\d+)\s+([0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8})(?:\s|\Z)")
+_LINE = re.compile(r"\s*([0-9]+)\s+([0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8})(?:\s|\Z)")
 
 
 class Switch(NamedTuple):
@@ -34,7 +34,8 @@ class TimelineHistory(NamedTuple):
             ValueError: a line is malformed, or the ancestors are not in order.
         """
         switches: list[Switch] = []
-        for line in text.splitlines():
+        # A reason may hold other line ends: the server reads lines up to "\n".
+        for line in text.split("\n"):
             if not line.strip() or line.lstrip().startswith("#"):
                 continue
             match = _LINE.match(line)

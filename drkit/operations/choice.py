@@ -47,7 +47,7 @@ def choose(repository: Repository, label: str | None, target: RecoveryTarget) ->
         NotFound: there is no such backup.
         TargetUnreachable: no backup and WAL lead to the target.
     """
-    archive = _Archive(repository)
+    archive = ArchivedWal(repository)
     commits = repository.backups()
     if not commits:
         raise NotFound(
@@ -59,7 +59,7 @@ def choose(repository: Repository, label: str | None, target: RecoveryTarget) ->
     return archive.newest_before(commits, target)
 
 
-class _Archive:
+class ArchivedWal:
     """The archived WAL of one cluster, read as far as a choice needs."""
 
     def __init__(self, repository: Repository) -> None:
@@ -85,11 +85,11 @@ class _Archive:
     def checked(self, commit: Commit, target: RecoveryTarget) -> Choice:
         """Return the choice of one backup, if the target can be reached from it."""
         backup = commit.backup
-        history, notes = self._branch(backup, target)
+        history, notes = self.branch(backup, target)
         size = backup.wal_segment_size
-        there = self._segments(size)
+        there = self.segments(size)
         reached = reach(backup.start_lsn, history, there, size)
-        last = self._last_commit(reached, size)
+        last = self.last_commit(reached, size)
         if reached.end < backup.stop_lsn:
             raise TargetUnreachable(
                 f"backup {backup.label} needs WAL up to {backup.stop_lsn}, but "
@@ -105,7 +105,7 @@ class _Archive:
         _refuse_unreachable(choice, target)
         return choice
 
-    def _branch(
+    def branch(
         self, backup: BackupSummary, target: RecoveryTarget
     ) -> tuple[TimelineHistory, list[str]]:
         """Return the history to follow, a numbered one, and what to know about it."""
@@ -147,7 +147,11 @@ class _Archive:
             hint=_window(choice),
         )
 
-    def _last_commit(self, reached: Reach, size: int) -> datetime | None:
+    def last_commit(self, reached: Reach, size: int) -> datetime | None:
+        """Return the time of the last commit or abort before the end of a reach.
+
+        None if its newest segments hold none.
+        """
         for segment in reversed(reached.segments[-_LOOK_BACK:]):
             times = [
                 event.time
@@ -167,7 +171,8 @@ class _Archive:
             carry = scan.carry
             yield from scan.events
 
-    def _segments(self, size: int) -> set[Segment]:
+    def segments(self, size: int) -> set[Segment]:
+        """Return the archived segments of all timelines."""
         return {
             parse_segment(file.name, size)
             for file in self._names

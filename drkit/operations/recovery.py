@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from drkit.errors import PostgresRefused
 from drkit.model.recovery import TargetKind
 from drkit.postgres.configuration import (
     FoundSetting,
@@ -17,6 +16,15 @@ if TYPE_CHECKING:
     from drkit.repository.unpacking import PackReader
 
 _MAX_CONFIGURATION = 1 << 20
+_TARGETS = frozenset(
+    {
+        "recovery_target",
+        "recovery_target_time",
+        "recovery_target_lsn",
+        "recovery_target_xid",
+        "recovery_target_name",
+    }
+)
 
 
 def recovery_settings(
@@ -68,18 +76,18 @@ def read_restored_configuration(
     return texts
 
 
-def refuse_foreign_targets(texts: dict[str, str], directory: str) -> None:
-    """Refuse a configuration that sets a recovery target beside ours.
+def foreign_targets(
+    texts: dict[str, str], directory: str, settings: dict[str, str]
+) -> list[FoundSetting]:
+    """Return where the restored configuration sets another recovery target than ours.
 
-    PostgreSQL refuses to start with two, even where one of them is empty. Files
-    outside of the data directory are not in the backup and are not looked at.
-
-    Raises:
-        PostgresRefused: names file, line and setting.
+    PostgreSQL refuses to start with two, even where one of them is empty; ours
+    overrides only the same one. Files outside of the data directory are not in the
+    backup and are not looked at.
     """
     main = "postgresql.conf"
     if main not in texts:
-        return
+        return []
 
     def read_include(directive: str, path: str) -> list[tuple[str, str]]:
         inside = path.removeprefix(f"{directory}/")
@@ -93,15 +101,16 @@ def refuse_foreign_targets(texts: dict[str, str], directory: str) -> None:
         ]
 
     found = find_recovery_settings(f"{directory}/{main}", texts[main], read_include)
-    targets = [one for one in found if one.name.startswith("recovery_target")]
-    if targets:
-        raise PostgresRefused(
-            f"the backup's own configuration sets {_listed(targets)}, which PostgreSQL "
-            "refuses beside another target",
-            hint="restore with the file elsewhere, or take the line out on the source "
-            "and back up again",
-        )
+    return [
+        one
+        for one in found
+        if one.name in _TARGETS and one.name not in settings
+    ]
 
 
-def _listed(found: list[FoundSetting]) -> str:
-    return ", ".join(f"{one.name} ({one.file}:{one.line})" for one in found)
+def disable_settings(text: str, lines: set[int]) -> str:
+    """Comment out the given lines, counted from 1, and say who did."""
+    kept = text.splitlines(keepends=True)
+    for line in lines:
+        kept[line - 1] = f"# commented out by drkit restore: {kept[line - 1]}"
+    return "".join(kept)

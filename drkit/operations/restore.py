@@ -21,9 +21,10 @@ from drkit.errors import Corrupt, NoSpace, StorageError, UsageError
 from drkit.model.manifest import CONTROL_FILE, FileKind
 from drkit.operations.choice import choose
 from drkit.operations.recovery import (
+    disable_settings,
+    foreign_targets,
     read_restored_configuration,
     recovery_settings,
-    refuse_foreign_targets,
 )
 from drkit.postgres.configuration import render_recovery, strip_recovery_settings
 from drkit.postgres.control import invalidate_checkpoint
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from drkit.model.manifest import Manifest
     from drkit.model.recovery import RecoveryTarget
     from drkit.operations.choice import Choice
+    from drkit.postgres.configuration import FoundSetting
     from drkit.postgres.target_directory import Owner
     from drkit.protocols import Progress
     from drkit.repository.repository import Repository
@@ -81,6 +83,8 @@ class RestorePlan:
     Attributes:
         tablespaces: by oid, where each goes.
         settings: the recovery settings in the order they are written.
+        disabled: settings in the backup's own configuration that PostgreSQL would
+            refuse beside ours; they are commented out.
         write_bytes, fetch_bytes: content to write, and stored objects to read.
     """
 
@@ -89,6 +93,7 @@ class RestorePlan:
     manifest: Manifest
     tablespaces: dict[int, str]
     settings: dict[str, str]
+    disabled: tuple[FoundSetting, ...]
     write_bytes: int
     fetch_bytes: int
 
@@ -104,7 +109,6 @@ def plan_restore(repository: Repository, request: RestoreRequest) -> RestorePlan
     Raises:
         NotFound, TargetUnreachable, Corrupt, KeyUnavailable: of the backup.
         TargetNotEmpty, NoSpace: of the target.
-        PostgresRefused: the backup's own configuration sets a recovery target.
         UsageError: a tablespace mapping fits no tablespace.
     """
     refuse_unless_free(request.to)
@@ -115,17 +119,18 @@ def plan_restore(repository: Repository, request: RestoreRequest) -> RestorePlan
         refuse_unless_free_tablespace(place, request.to)
     check_space(_needed(manifest, request.to, tablespaces))
     reader = PackReader(repository, manifest)
-    configuration = read_restored_configuration(manifest, reader)
-    refuse_foreign_targets(configuration, request.to)
     settings = recovery_settings(
         request.target, choice.history.timeline, request.restore_command
     )
+    configuration = read_restored_configuration(manifest, reader)
+    foreign = foreign_targets(configuration, request.to, settings)
     return RestorePlan(
         request,
         choice,
         manifest,
         tablespaces,
         settings,
+        tuple(foreign),
         manifest.content_bytes(),
         choice.commit.backup.stored_bytes,
     )
@@ -308,6 +313,8 @@ class _OpenFiles:
         while view:
             count = os.pwrite(descriptor, view, at)
             at, view = at + count, view[count:]
+        # Starts writing to disk now, so that the fsync at the end finds little to do.
+        os.posix_fadvise(descriptor, position, len(data), os.POSIX_FADV_DONTNEED)
         if self._writing.wrote(number, len(data)):
             self._writing.finish(number, descriptor)
             os.close(self._open.pop(number))
@@ -342,6 +349,18 @@ def _write_recovery(target: TargetDirectory, plan: RestorePlan) -> None:
     auto_conf = strip_recovery_settings(auto_conf) + render_recovery(plan.settings)
     target.write(_AUTO_CONF, auto_conf.encode(errors="surrogateescape"), mode)
     target.write(b"recovery.signal", b"", mode)
+    _disable(target, plan)
+
+
+def _disable(target: TargetDirectory, plan: RestorePlan) -> None:
+    by_file: dict[str, set[int]] = {}
+    for one in plan.disabled:
+        by_file.setdefault(one.file, set()).add(one.line)
+    for file, lines in by_file.items():
+        path = os.fsencode(os.path.relpath(file, plan.request.to))
+        text = target.read(path).decode(errors="surrogateescape")
+        changed = disable_settings(text, lines).encode(errors="surrogateescape")
+        target.write(path, changed, _directory_mode(plan.manifest) & 0o660)
 
 
 def _write_control(

@@ -54,7 +54,9 @@ def decompress(name: str, payload: bytes, plain: int, codec: int) -> bytes:
         if zstandard.frame_content_size(payload) != plain:
             raise _wrong_length(name)
         decoder = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
-        return decoder.decompress(payload, max_output_size=plain)
+        return decoder.decompress(
+            payload, max_output_size=plain, allow_extra_data=False
+        )
     except zstandard.ZstdError as error:
         raise Corrupt(f"a frame of object {name} does not decompress") from error
 

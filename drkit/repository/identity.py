@@ -18,6 +18,7 @@ from drkit.errors import (
     RepositoryMissing,
     StorageError,
 )
+from drkit.model import members
 from drkit.repository.layout import REPOSITORY
 
 if TYPE_CHECKING:
@@ -43,10 +44,10 @@ def read_lineage(storage: Storage) -> bytes:
             hint="check the URL and the mount, or make one: `drkit init`",
         ) from None
     try:
-        found = json.loads(data)
+        found = members.parse_object(data)
         kind, version = found["drkit"], found["format"]
-        lineage = bytes.fromhex(found["lineage"])
-    except (ValueError, KeyError, TypeError):
+        lineage = bytes.fromhex(members.text(found, "lineage"))
+    except (ValueError, KeyError):
         raise Corrupt(f"{REPOSITORY} at {storage.url} is malformed") from None
     if kind != "repository" or len(lineage) != _LINEAGE_BYTES:
         raise Corrupt(f"{REPOSITORY} at {storage.url} is malformed")

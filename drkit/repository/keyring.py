@@ -6,12 +6,13 @@ On the path of `wal push`: imports no more than that needs.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from drkit.crypto.keys import KEY_BYTES, Dek, dek_of, new_dek, same_key_id, wrap_context
 from drkit.errors import Corrupt, KeyUnavailable, ObjectExists, ObjectNotFound
+from drkit.model import members
 from drkit.model.objects import WrappedKey
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from drkit.repository.layout import Layout
 
 _FIRST = 1
+_KEY_ID = re.compile(rb"[0-9a-f]{32}\Z")
 
 
 class StoredKey(NamedTuple):
@@ -121,7 +123,14 @@ class Keyring:
         for recipient in stored.recipients:
             if recipient.kek_id != provider.kek_id:
                 continue
-            secret = provider.unwrap(recipient, context)
+            try:
+                secret = provider.unwrap(recipient, context)
+            except KeyUnavailable as error:
+                raise KeyUnavailable(
+                    f"data key {stored.key_id.hex()} ({stored.purpose}): "
+                    f"{error.message}",
+                    hint=error.hint,
+                ) from error
             dek = dek_of(secret, stored.purpose)
             if len(secret) == KEY_BYTES and same_key_id(dek.key_id, stored.key_id):
                 return dek
@@ -135,23 +144,21 @@ class Keyring:
 
     def _pointed_at(self, pointer: str) -> Dek:
         text = self._storage.get(pointer)
-        try:
-            key_id = bytes.fromhex(text.decode("ascii"))
-        except ValueError:
-            raise Corrupt(f"object {pointer} holds no key id") from None
-        return self.get("wal", key_id)
+        if _KEY_ID.match(text) is None:
+            raise Corrupt(f"object {pointer} holds no key id")
+        return self.get("wal", bytes.fromhex(text.decode("ascii")))
 
     def _unwrap(self, purpose: str, key_id: bytes) -> Dek:
         first = self._layout.dek_generation(purpose, key_id, _FIRST)
         names = {info.name for info in self._storage.list(first.rpartition("/")[0])}
         names.add(first)  # a listing may lack it
-        failure: KeyUnavailable | None = None
+        failure: KeyUnavailable | Corrupt | None = None
         for name in sorted(names, reverse=True):
             try:
                 return self.unwrap(decode_key(name, self._storage.get(name)))
             except ObjectNotFound:
                 continue
-            except KeyUnavailable as error:
+            except (KeyUnavailable, Corrupt) as error:
                 failure = failure or error
         raise failure or KeyUnavailable(
             f"data key {key_id.hex()} ({purpose}) is not in {self._storage.url}",
@@ -181,6 +188,11 @@ def encode_key(stored: StoredKey, lineage: bytes) -> bytes:
     ).encode()
 
 
+def _recipient(one: members.Members) -> WrappedKey:
+    blob = base64.b64decode(members.text(one, "wrapped"), validate=True)
+    return WrappedKey(members.text(one, "provider"), members.text(one, "kek_id"), blob)
+
+
 def decode_key(name: str, data: bytes) -> StoredKey:
     """Read a wrapped DEK's object; what it claims must agree with its name.
 
@@ -188,22 +200,14 @@ def decode_key(name: str, data: bytes) -> StoredKey:
         Corrupt: not such an object.
     """
     try:
-        found = json.loads(data)
-        recipients = tuple(
-            WrappedKey(
-                str(one["provider"]),
-                str(one["kek_id"]),
-                base64.b64decode(one["wrapped"], validate=True),
-            )
-            for one in found["recipients"]
-        )
+        found = members.parse_object(data)
         stored = StoredKey(
-            str(found["purpose"]),
-            bytes.fromhex(found["dek_id"]),
-            int(found["generation"]),
-            recipients,
+            members.text(found, "purpose"),
+            bytes.fromhex(members.text(found, "dek_id")),
+            members.count(found, "generation"),
+            tuple(map(_recipient, members.listed(found, "recipients"))),
         )
-    except (ValueError, KeyError, TypeError, binascii.Error):
+    except (ValueError, KeyError, TypeError):
         raise Corrupt(f"object {name} is no wrapped data key") from None
     place = f"/{stored.purpose}/{stored.key_id.hex()}/{stored.generation:04d}"
     if (found.get("drkit"), found.get("format")) != ("key", 1) or not name.endswith(

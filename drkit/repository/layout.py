@@ -17,9 +17,13 @@ class Layout(NamedTuple):
 
     cluster: str
 
+    def log(self) -> str:
+        """Return the prefix of the log's entries."""
+        return f"{self.cluster}/log/"
+
     def log_entry(self, sequence: int) -> str:
         """Name an entry of the log."""
-        return f"{self.cluster}/log/{sequence:010d}"
+        return f"{self.log()}{sequence:010d}"
 
     def keys(self, purpose: str = "") -> str:
         """Return the prefix of wrapped DEKs, of one purpose or of all."""

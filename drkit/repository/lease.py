@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drkit.errors import ObjectNotFound
+from drkit.model import members
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
 
     from drkit.protocols import Clock, Storage
     from drkit.repository.layout import Layout
@@ -104,12 +106,20 @@ class Leases:
     def _listed(self) -> Iterator[Lease]:
         for info in self._storage.list(self._layout.leases()):
             try:
-                found = json.loads(self._storage.get(info.name))
-                holder = Holder(found["host"], found["boot"], int(found["pid"]))
-                until = datetime.fromisoformat(found["until"])
-                yield Lease(str(found["attempt"]), holder, until)
-            except (ObjectNotFound, ValueError, KeyError, TypeError):
+                yield _decode(self._storage.get(info.name))
+            except (ObjectNotFound, ValueError, KeyError):
                 continue  # released since it was listed, or not worth work to save
+
+
+def _decode(data: bytes) -> Lease:
+    found = members.parse_object(data)
+    holder = Holder(
+        members.text(found, "host"),
+        members.text(found, "boot"),
+        members.count(found, "pid"),
+    )
+    attempt, until = members.text(found, "attempt"), members.moment(found, "until")
+    return Lease(attempt, holder, until)
 
 
 def _boot_id() -> str:

@@ -8,17 +8,18 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from drkit.crypto.derive import length_prefixed
 from drkit.crypto.signing import PUBLIC_BYTES, SIGNATURE_BYTES, verify
 from drkit.errors import AttemptFenced, Corrupt, ObjectExists, ObjectNotFound
+from drkit.model import members
 from drkit.model.log import Entry, LogState, Open, entry_from_json, entry_to_json
 from drkit.repository.objects import Sealing, seal, unseal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
+    from datetime import datetime
 
     from drkit.crypto.keys import Dek
     from drkit.crypto.signing import Signer
@@ -56,7 +57,11 @@ class LogIdentity:
 
 
 class Log:
-    """One cluster's log; `read` brings it to the head, `append` adds an entry."""
+    """One cluster's log; `read` brings it to the head, `append` adds an entry.
+
+    Attributes:
+        key_ids: of the DEKs that the entries read so far are sealed under.
+    """
 
     def __init__(
         self,
@@ -74,8 +79,10 @@ class Log:
         self._identity = identity
         self._clock = clock
         self._dek: Dek | None = None
+        self._complete = False  # whether the listing was held against what was read
         self.entries: list[LoggedEntry] = []
         self.state = LogState()
+        self.key_ids: set[bytes] = set()
 
     def read(self) -> LogState:
         """Read every entry that has come since the last call; return the state.
@@ -84,13 +91,11 @@ class Log:
             Corrupt: an entry is damaged, from an untrusted signer, out of the chain,
                 or not allowed where it stands.
         """
-        while True:
-            name = self._layout.log_entry(len(self.entries))
-            try:
-                data = self._storage.get(name)
-            except ObjectNotFound:
-                return self.state
-            self._take(name, data)
+        while (data := self._next()) is not None:
+            self._take(self._layout.log_entry(len(self.entries)), data)
+        if not self._complete:
+            self._refuse_hole()
+        return self.state
 
     def append(self, decide: Callable[[LogState], Entry]) -> LoggedEntry:
         """Add the entry that `decide` chooses, seeing the state that it will follow.
@@ -118,6 +123,27 @@ class Log:
             self.read()
             return self.entries[sequence]
 
+    def _next(self) -> bytes | None:
+        try:
+            return self._storage.get(self._layout.log_entry(len(self.entries)))
+        except ObjectNotFound:
+            return None
+
+    def _refuse_hole(self) -> None:
+        """Refuse a log in which an entry is missing though later ones are listed.
+
+        What is listed is there. An entry past the head may have come since the head was
+        read; then the one before it has come as well.
+        """
+        head = self._layout.log_entry(len(self.entries))
+        listed = [info.name for info in self._storage.list(self._layout.log())]
+        if any(name > head for name in listed) and self._next() is None:
+            raise Corrupt(
+                f"log entry {head} is missing, though later ones are there",
+                hint="somebody deleted it; restore it from a copy of the repository",
+            )
+        self._complete = True
+
     def _encode(self, name: str, sequence: int, entry: Entry) -> memoryview:
         payload = json.dumps(
             {
@@ -139,9 +165,10 @@ class Log:
 
     def _take(self, name: str, data: bytes) -> None:
         find = self._keyring.finder("catalog")
-        plain = unseal(self._remember(find), self._lineage, name, "catalog", data)
-        if not SIGNATURE_BYTES + PUBLIC_BYTES < len(plain) <= _MAX_ENTRY:
-            raise Corrupt(f"log entry {name} is too short or too long")
+        dek_for = self._remember(find)
+        plain = unseal(dek_for, self._lineage, name, "catalog", data, _MAX_ENTRY)
+        if len(plain) <= SIGNATURE_BYTES + PUBLIC_BYTES:
+            raise Corrupt(f"log entry {name} is too short")
         signature, rest = plain[:SIGNATURE_BYTES], plain[SIGNATURE_BYTES:]
         public, payload = rest[:PUBLIC_BYTES], rest[PUBLIC_BYTES:]
         trusted = self._identity.trusted
@@ -160,12 +187,12 @@ class Log:
 
     def _decode(self, name: str, payload: bytes, digest: str) -> LoggedEntry:
         try:
-            found: dict[str, Any] = json.loads(payload)
+            found = members.parse_object(payload)
             ours = (found["drkit"], found["format"], found["sequence"])
             logged = LoggedEntry(
                 len(self.entries),
-                datetime.fromisoformat(found["time"]),
-                str(found["host"]),
+                members.moment(found, "time"),
+                members.text(found, "host"),
                 entry_from_json(found),
                 digest,
             )
@@ -187,6 +214,7 @@ class Log:
         """Keep the newest entry's DEK: the next entry is sealed under it."""
 
         def found(key_id: bytes) -> Dek:
+            self.key_ids.add(key_id)
             self._dek = find(key_id)
             return self._dek
 

@@ -9,13 +9,21 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import asdict
-from datetime import datetime
 from typing import Any
 
 import numpy as np
 
-from drkit.crypto.sealing import HEADER_BYTES, MAX_FRAME, STORED, TAG, ZSTD
+from drkit.crypto.sealing import (
+    INDEX_ROW_BYTES,
+    MAX_FRAME,
+    MAX_FRAMES,
+    STORED,
+    TAG,
+    ZSTD,
+    overhead,
+)
 from drkit.errors import Corrupt
+from drkit.model import members
 from drkit.model.label import BackupKind, is_attempt, label_time
 from drkit.model.lsn import Lsn
 from drkit.model.manifest import (
@@ -32,6 +40,7 @@ from drkit.model.manifest import (
     Tablespace,
     WalPosition,
 )
+from drkit.repository.packing import MAX_PACK
 
 _FORMAT = 1
 _LENGTH = struct.Struct("<I")
@@ -79,7 +88,7 @@ def decode(name: str, plain: bytes) -> Manifest:
             raise Corrupt(
                 f"manifest {name} builds on a parent, which needs a newer drkit"
             )
-        columns = _split_columns(found["columns"], plain, offset)
+        columns = _split_columns(members.listed(found, "columns"), plain, offset)
         tables = {table: _rows(table, columns) for table in _TABLES}
         paths = _split_paths(columns["file.path"])
         head = _head_from_json(found)
@@ -115,7 +124,7 @@ def _split_head(plain: bytes) -> tuple[dict[str, Any], int]:
     end = _LENGTH.size + length
     if end > len(plain):
         raise ValueError("its head is cut off")
-    return json.loads(plain[_LENGTH.size : end]), end
+    return members.parse_object(plain[_LENGTH.size : end]), end
 
 
 def _split_columns(
@@ -123,7 +132,8 @@ def _split_columns(
 ) -> dict[str, np.ndarray[Any, Any]]:
     columns: dict[str, np.ndarray[Any, Any]] = {}
     for name, kind, count in listed:
-        if kind not in ("u1", "u2", "u4", "u8", "i8") or count < 0 or name in columns:
+        known = kind in ("u1", "u2", "u4", "u8", "i8")
+        if not known or type(count) is not int or count < 0 or name in columns:
             raise ValueError(f"column {name} is listed wrongly")
         dtype = np.dtype(f"<{kind}")
         size = dtype.itemsize * count
@@ -165,6 +175,7 @@ def _split_paths(column: np.ndarray[Any, Any]) -> list[bytes]:
 
 def _checks(manifest: Manifest) -> list[tuple[str, bool]]:
     paths, files, runs = manifest.paths, manifest.files, manifest.runs
+    directories = files["kind"] == FileKind.DIRECTORY
     return [
         ("a path for each file", len(paths) == len(files)),
         ("a path is unsafe", all(map(safe_path, paths))),
@@ -172,6 +183,7 @@ def _checks(manifest: Manifest) -> list[tuple[str, bool]]:
         ("a file's kind", bool(np.isin(files["kind"], list(FileKind)).all())),
         ("a file's mode", bool((files["mode"] <= _MAX_MODE).all())),
         ("a file's size", bool((files["size"] <= _MAX_FILE).all())),
+        ("a directory's size", bool((files["size"][directories] == 0).all())),
         ("runs do not match files", int(files["runs"].sum()) == len(runs)),
         ("packs and frames", _packs_hold(manifest)),
         ("runs and frames", _runs_hold(manifest)),
@@ -183,13 +195,16 @@ def _packs_hold(manifest: Manifest) -> bool:
     packs, frames = manifest.packs, manifest.frames
     if int(packs["frames"].sum()) != len(frames):
         return False
-    sizes = np.zeros(len(packs), dtype=np.uint64)
+    sizes = packs["frames"].astype(np.uint64) * np.uint64(INDEX_ROW_BYTES)
+    sizes += np.uint64(overhead(0))
     np.add.at(sizes, manifest.frame_packs(), frames["stored"].astype(np.uint64))
     return bool(
         (frames["plain"] <= MAX_FRAME).all()
         and (frames["stored"] >= TAG).all()
         and np.isin(frames["codec"], (STORED, ZSTD)).all()
-        and (sizes + np.uint64(HEADER_BYTES) <= packs["size"]).all()
+        and (packs["frames"] <= MAX_FRAMES).all()
+        and (packs["size"] <= MAX_PACK).all()
+        and (packs["size"] == sizes).all()
     )
 
 
@@ -225,25 +240,56 @@ def _head_to_json(head: ManifestHead) -> dict[str, Any]:
     return fields
 
 
-def _head_from_json(found: dict[str, Any]) -> ManifestHead:
-    label_time(found["label"])
-    if not is_attempt(found["attempt"]):
+def _head_from_json(found: members.Members) -> ManifestHead:
+    label, attempt = members.text(found, "label"), members.text(found, "attempt")
+    label_time(label)
+    if not is_attempt(attempt):
         raise ValueError("its attempt is no attempt id")
-    fields = {name: found[name] for name in ManifestHead.__slots__}
-    fields["kind"] = BackupKind(found["kind"])
-    fields["server"] = ServerDescription(
-        **{name: found["server"][name] for name in ServerDescription.__slots__}
+    return ManifestHead(
+        drkit_version=members.text(found, "drkit_version"),
+        cluster=members.text(found, "cluster"),
+        label=label,
+        attempt=attempt,
+        kind=BackupKind(found["kind"]),
+        source=members.text(found, "source"),
+        dek_id=members.text(found, "dek_id"),
+        server=_server_from_json(members.nested(found, "server")),
+        start=_position_from_json(members.nested(found, "start")),
+        stop=_position_from_json(members.nested(found, "stop")),
+        backup_label=members.text(found, "backup_label"),
+        tablespace_map=members.text(found, "tablespace_map"),
+        tablespaces=tuple(
+            map(_tablespace_from_json, members.listed(found, "tablespaces"))
+        ),
+        warnings=members.texts(found, "warnings"),
     )
-    for name in ("start", "stop"):
-        position = found[name]
-        fields[name] = WalPosition(
-            Lsn.parse(position["lsn"]),
-            int(position["timeline"]),
-            datetime.fromisoformat(position["time"]),
-        )
-    fields["tablespaces"] = tuple(
-        Tablespace(int(one["oid"]), one["path"], one["name"], bool(one["in_place"]))
-        for one in found["tablespaces"]
+
+
+def _server_from_json(found: members.Members) -> ServerDescription:
+    return ServerDescription(
+        system_identifier=members.text(found, "system_identifier"),
+        version=members.count(found, "version"),
+        catalog_version=members.count(found, "catalog_version"),
+        control_version=members.count(found, "control_version"),
+        block_size=members.count(found, "block_size"),
+        relation_segment_size=members.count(found, "relation_segment_size"),
+        wal_segment_size=members.count(found, "wal_segment_size"),
+        data_checksums=members.flag(found, "data_checksums"),
+        group_access=members.flag(found, "group_access"),
     )
-    fields["warnings"] = tuple(str(one) for one in found["warnings"])
-    return ManifestHead(**fields)
+
+
+def _position_from_json(found: members.Members) -> WalPosition:
+    lsn = Lsn.parse(members.text(found, "lsn"))
+    return WalPosition(
+        lsn, members.count(found, "timeline"), members.moment(found, "time")
+    )
+
+
+def _tablespace_from_json(found: members.Members) -> Tablespace:
+    return Tablespace(
+        members.count(found, "oid"),
+        members.text(found, "path"),
+        members.text(found, "name"),
+        members.flag(found, "in_place"),
+    )

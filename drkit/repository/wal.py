@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
+    from drkit.model.objects import ObjectInfo
     from drkit.protocols import Buffer, Storage
     from drkit.repository.keyring import Keyring
     from drkit.repository.layout import Layout
@@ -89,12 +90,24 @@ class WalArchive:
         histories = self._layout.wal_history(self._system)
         for info in self._storage.list(prefix):
             if not info.name.startswith(histories):
-                yield _stored(info.name, info.size)
+                yield from self._stored(info)
 
     def histories(self) -> Iterator[StoredWal]:
         """Yield the archived timeline histories, by timeline."""
         for info in self._storage.list(self._layout.wal_history(self._system)):
-            yield _stored(info.name, info.size)
+            yield from self._stored(info)
+
+    def _stored(self, info: ObjectInfo) -> Iterator[StoredWal]:
+        """Yield what a listed object is; nothing for what is no WAL file in its place.
+
+        Anybody who can write can put a name there that no server asks for.
+        """
+        try:
+            file = WalFileName.parse(info.name.rpartition("/")[2])
+        except ValueError:
+            return
+        if info.name == self._layout.wal_file(self._system, file):
+            yield StoredWal(file, info.size)
 
     def _compare(self, file: WalFileName, content: Buffer) -> None:
         if self.get(file) != content:
@@ -103,7 +116,3 @@ class WalArchive:
                 hint="two clusters archive under one policy, or this one was restored "
                 "without a new timeline; give each its own policy",
             )
-
-
-def _stored(name: str, size: int) -> StoredWal:
-    return StoredWal(WalFileName.parse(name.rpartition("/")[2]), size)

@@ -7,7 +7,10 @@ import os
 
 from drkit.errors import DrkitError, NoSpace, RepositoryMissing, StorageError
 
-_FULL = {errno.ENOSPC: "is full", errno.EDQUOT: "has used up its quota"}
+_FULL = {
+    errno.ENOSPC: "has no room for it",
+    errno.EDQUOT: "has a quota that is used up",
+}
 _PASSING = {errno.EAGAIN, errno.ETIMEDOUT, errno.ESTALE}
 _HINTS = {
     errno.EIO: (
@@ -85,7 +88,7 @@ def _free(root: str) -> str:
     except OSError:
         return ""
     free = system.f_bavail * system.f_frsize
-    return f" ({free} bytes free, {system.f_favail} more files fit)"
+    return f" ({free} bytes and {system.f_favail} files are free)"
 
 
 def _who_may(root: str) -> str:

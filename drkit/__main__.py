@@ -1,0 +1,77 @@
+"""Where `drkit` starts.
+
+PostgreSQL starts `wal push` and `wal get` for every segment, so they and `--version`
+go past everything that parses and draws. What their exit codes mean to PostgreSQL is
+told in `drkit.cli.archiving`.
+"""
+
+import os
+import sys
+
+_GET_FAILED = 200
+_HELP = "--help"
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    arguments = sys.argv[1:]
+    command = arguments[:2]
+    if arguments == ["--version"]:
+        _version()
+    elif command == ["wal", "get"] and _HELP not in arguments:
+        _wal_get(arguments[2:])
+    elif command == ["wal", "push"] and _HELP not in arguments:
+        _wal_push(arguments[2:])
+    else:
+        from drkit.cli.app import run
+
+        sys.exit(run(arguments))
+
+
+def _version() -> None:
+    from drkit import __version__
+
+    print(f"drkit {__version__}")
+
+
+def _wal_push(arguments: list[str]) -> None:
+    code = 1
+    try:
+        from drkit.cli.archiving import push
+
+        code = push(arguments)
+    except BaseException as error:  # noqa: BLE001  the exit code must be ours
+        _tell("push", error)
+    finally:
+        os._exit(code)
+
+
+def _wal_get(arguments: list[str]) -> None:
+    """Fetch a WAL file; no failure whatever ends with what means "not archived"."""
+    code = _GET_FAILED
+    try:
+        if os.path.lexists("standby.signal"):
+            code = 1  # a code above 125 would stop the standby
+        from drkit.cli.archiving import get
+
+        code = get(arguments)
+    except BaseException as error:  # noqa: BLE001  the exit code must be ours
+        _tell("get", error)
+    finally:
+        os._exit(code)
+
+
+def _tell(verb: str, error: BaseException) -> None:
+    """Say what went wrong without anything that could go wrong as well.
+
+    The text of an unforeseen error may hold a secret, so only its kind is told.
+    """
+    line = f"drkit: error: wal {verb} failed: {type(error).__name__}\n"
+    try:
+        os.write(2, line.encode())
+    except OSError:
+        return
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""`drkit restore`."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from drkit import wiring
+from drkit.cli import render
+from drkit.cli.restore_plan import plan_json, plan_text
+from drkit.cli.restore_target import TargetOptions, read_target
+from drkit.cli.session import Session, command
+from drkit.errors import UsageError
+from drkit.model.recovery import TargetAction  # noqa: TC001  typer reads it
+
+if TYPE_CHECKING:
+    from drkit.config.policy import Policy
+    from drkit.operations.restore import RestorePlan, RestoreRequest
+    from drkit.repository.repository import Repository
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    command(
+        app,
+        "restore",
+        examples="""
+        drkit restore production --to /srv/restored --plan
+        drkit restore production --to /srv/restored
+        drkit restore production --to DIR --target-time '2026-01-15 10:30:00+01:00'
+        drkit restore production 20260115-020000-full --to DIR --target-immediate
+        """,
+    )(restore)
+
+
+def restore(
+    session: Session,
+    policy: Annotated[
+        str, typer.Argument(metavar="POLICY", help="A policy's name, or its file.")
+    ],
+    label: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="LABEL",
+            help="A backup's label or the unique beginning of one, or latest; without "
+            "it, the newest backup from which the target can be reached.",
+        ),
+    ] = None,
+    *,
+    to: Annotated[
+        str, typer.Option(metavar="DIR", help="The data directory to make; empty.")
+    ] = "",
+    target_time: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Recover to a moment: '2026-01-15 10:30:00+01:00'. Without an offset "
+            "it is this host's local time.",
+        ),
+    ] = None,
+    target_lsn: Annotated[
+        str | None, typer.Option(metavar="LSN", help="Recover to a WAL position.")
+    ] = None,
+    target_xid: Annotated[
+        int | None, typer.Option(metavar="XID", help="Recover to a transaction's end.")
+    ] = None,
+    target_name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Recover to a pg_create_restore_point()."),
+    ] = None,
+    target_immediate: Annotated[
+        bool,
+        typer.Option("--target-immediate", help="Stop as soon as data is consistent."),
+    ] = False,
+    target_timeline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIMELINE",
+            help="latest (the default), current (the backup's own), or a number.",
+        ),
+    ] = None,
+    target_action: Annotated[
+        TargetAction | None,
+        typer.Option(help="What the server does at the target; promote by default."),
+    ] = None,
+    exclusive: Annotated[
+        bool, typer.Option("--exclusive", help="Stop just before the target.")
+    ] = False,
+    tablespace_map: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OLD=NEW", help="Put a tablespace elsewhere; repeatable."),
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what would be done, and do nothing.")
+    ] = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=64, help="Parallel workers; by default the policy's backup.jobs."
+        ),
+    ] = None,
+) -> None:
+    """Restore a cluster into a directory, to the newest state or to a target.
+
+    Nothing but the repository and its keys is needed. The directory must be empty, and
+    the server is not started: the plan's end says how.
+    """
+    options = TargetOptions(
+        time=target_time,
+        lsn=target_lsn,
+        xid=target_xid,
+        name=target_name,
+        immediate=target_immediate,
+        timeline=target_timeline,
+        action=target_action,
+        exclusive=exclusive,
+    )
+    options.check()
+    directory = _directory(to)
+    tablespaces = _tablespaces(tablespace_map or [])
+    loaded = session.policy(policy)
+    repository = wiring.open_repository(loaded, session.secrets)
+    request = _request(loaded, repository, options, label, directory, tablespaces, jobs)
+    made = _plan(repository, request)
+    shown = {"policy": loaded.name, "plan": plan_json(made)}
+    session.tell(plan_text(loaded.name, made, options.note()))
+    if plan:
+        if session.json:
+            session.show("", {**shown, "restored": False, "seconds": 0.0})
+        return
+    _run(session, repository, made, shown)
+
+
+def _run(
+    session: Session, repository: Repository, made: RestorePlan, shown: dict[str, Any]
+) -> None:
+    from drkit.cli.restore_plan import next_steps
+    from drkit.operations.restore import execute_restore
+
+    begun = time.monotonic()
+    execute_restore(repository, made, session.progress)
+    seconds = time.monotonic() - begun
+    took = render.duration(timedelta(seconds=seconds))
+    text = f"restored {made.backup.label} to {made.request.to} in {took}"
+    session.show(
+        f"{text}\n{next_steps(made)}",
+        {**shown, "restored": True, "seconds": round(seconds, 3)},
+    )
+
+
+def _plan(repository: Repository, request: RestoreRequest) -> RestorePlan:
+    from drkit.operations.restore import plan_restore
+
+    return plan_restore(repository, request)
+
+
+def _request(
+    policy: Policy,
+    repository: Repository,
+    options: TargetOptions,
+    label: str | None,
+    directory: str,
+    tablespaces: dict[str, str],
+    jobs: int | None,
+) -> RestoreRequest:
+    from drkit.cli.owner import target_owner
+    from drkit.operations.restore import RestoreRequest
+
+    def own_timeline() -> int:
+        return repository.find(label or "latest").backup.timeline
+
+    return RestoreRequest(
+        label=label,
+        target=read_target(options, own_timeline),
+        to=directory,
+        tablespaces=tablespaces,
+        jobs=jobs or policy.backup.jobs,
+        restore_command=wiring.restore_command(policy),
+        owner=target_owner(directory, policy.cluster.data_directory),
+    )
+
+
+def _directory(to: str) -> str:
+    if not to:
+        raise UsageError(
+            "--to is missing: the directory to restore into",
+            hint="name an empty directory, or one that does not exist yet",
+        )
+    return os.path.abspath(to)
+
+
+def _tablespaces(pairs: list[str]) -> dict[str, str]:
+    places: dict[str, str] = {}
+    for pair in pairs:
+        old, equals, new = pair.partition("=")
+        if not (equals and os.path.isabs(old) and os.path.isabs(new)):
+            raise UsageError(
+                f"--tablespace-map {pair} is not OLD=NEW, two absolute paths",
+                hint="--plan shows where the backup's tablespaces were",
+            )
+        if old in places:
+            raise UsageError(f"--tablespace-map names {old} twice")
+        places[old] = new
+    return places

@@ -1,0 +1,179 @@
+"""A restore's plan and what comes after it, for people and for programs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from drkit.cli import render
+from drkit.errors import NotFound
+from drkit.model.backup import summary_to_json
+from drkit.model.recovery import TargetAction, TargetKind
+from drkit.postgres.binaries import ServerBinaries
+from drkit.postgres.configuration import render_recovery
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from drkit.operations.restore import RestorePlan
+
+
+_ASK = "SELECT pg_is_in_recovery(), pg_last_xact_replay_timestamp()"
+
+
+def plan_text(policy: str, plan: RestorePlan, note: str | None) -> str:
+    """Return everything that the restore will do."""
+    lines = [f"restore of {policy}", render.facts(list(_facts(plan)))]
+    if plan.tablespaces:
+        lines += ["tablespaces:", *_tablespace_lines(plan)]
+    lines.append("goes to the end of postgresql.auto.conf:")
+    lines += [f"  {line}" for line in render_recovery(plan.settings).splitlines()]
+    lines += [f"note: {text}" for text in [*([note] if note else []), *_notes(plan)]]
+    return "\n".join(lines)
+
+
+def _facts(plan: RestorePlan) -> Iterator[tuple[str, str]]:
+    backup, reach = plan.backup, plan.choice.reach
+    wal = len(reach.segments) * backup.wal_segment_size
+    yield "backup", f"{backup.label}, complete at {render.exact(backup.stop_time)}"
+    yield "server", f"PostgreSQL {render.server_version(backup.server_version)}"
+    yield "to", plan.request.to
+    yield "target", _target(plan)
+    yield "timeline", str(plan.choice.history.timeline)
+    yield "WAL", f"{len(reach.segments)} segments, {render.size(wal)}, to {reach.end}"
+    if plan.choice.last_commit is not None:
+        yield "last commit", f"{render.exact(plan.choice.last_commit)} in that WAL"
+    yield "fetch", f"{render.size(plan.fetch_bytes)} from the repository"
+    yield "write", f"{render.size(plan.write_bytes)} in {backup.files} files"
+    yield "free", f"{render.size(_free(plan.request.to))} at {plan.request.to}"
+    yield "workers", str(plan.request.jobs)
+    if plan.request.owner is not None:
+        yield "owner", _user(plan.request.owner.uid)
+
+
+def _target(plan: RestorePlan) -> str:
+    target = plan.request.target
+    if target.kind is TargetKind.LATEST:
+        return "the end of the archived WAL, then promote"
+    return f"{target}, then {target.action}"
+
+
+def _notes(plan: RestorePlan) -> Iterator[str]:
+    yield from plan.choice.notes
+    for found in plan.disabled:
+        yield (
+            f"{found.name} in {found.file}:{found.line} would contradict the target; "
+            "the restored copy has it commented out"
+        )
+    if plan.backup.damaged_pages:
+        yield (
+            f"{plan.backup.damaged_pages} pages had wrong checksums when they were "
+            "backed up, and will have them again"
+        )
+    yield from plan.manifest.head.warnings
+
+
+def _tablespace_lines(plan: RestorePlan) -> list[str]:
+    old = {one.oid: one.path for one in plan.manifest.head.tablespaces}
+    return [f"  {old[oid]} -> {new}" for oid, new in sorted(plan.tablespaces.items())]
+
+
+def next_steps(plan: RestorePlan) -> str:
+    """Return what a person does after the restore."""
+    to = plan.request.to
+    log = f"{to}.log"
+    start = f"{_pg_ctl(plan)} -D {shlex.quote(to)} -l {shlex.quote(log)} start"
+    as_user = _as_user(plan)
+    lines = [
+        "next:",
+        f"  start it   {as_user}{start}",
+        f"  watch it   tail -f {shlex.quote(log)}",
+        f"  ask it     psql -c '{_ASK}'",
+    ]
+    if plan.request.target.action is TargetAction.PAUSE and (
+        plan.request.target.kind is not TargetKind.LATEST
+    ):
+        lines.append("  go on      psql -c 'SELECT pg_wal_replay_resume()', to promote")
+    lines.append(
+        "It keeps the configuration of the backed-up server: port, archive_command and "
+        "all. Once promoted it archives under the same policy, on a new timeline; if "
+        "the old server still runs, set archive_mode = off and another port first."
+    )
+    return "\n".join(lines)
+
+
+def _pg_ctl(plan: RestorePlan) -> str:
+    with contextlib.suppress(NotFound):
+        binaries = ServerBinaries.locate(plan.backup.server_version // 10000)
+        return shlex.quote(binaries.tool("pg_ctl"))
+    return "pg_ctl"
+
+
+def _as_user(plan: RestorePlan) -> str:
+    owner = plan.request.owner
+    return "" if owner is None else f"runuser -u {_user(owner.uid)} -- "
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _free(directory: str) -> int:
+    """Return the bytes free where a directory is or will be."""
+    while not os.path.isdir(directory):
+        directory = os.path.dirname(directory)
+    status = os.statvfs(directory)
+    return status.f_bavail * status.f_frsize
+
+
+def plan_json(plan: RestorePlan) -> dict[str, Any]:
+    """Return a plan as JSON; the shape is in docs/json-output.md."""
+    backup, choice, target = plan.backup, plan.choice, plan.request.target
+    size = backup.wal_segment_size
+    old = {one.oid: one.path for one in plan.manifest.head.tablespaces}
+    segments = choice.reach.segments
+    last = choice.last_commit
+    return {
+        "backup": summary_to_json(backup),
+        "to": plan.request.to,
+        "target": {
+            "kind": str(target.kind),
+            "value": _target_value(plan),
+            "inclusive": target.inclusive,
+            "action": str(target.action),
+        },
+        "timeline": choice.history.timeline,
+        "wal": {
+            "first": segments[0].name(size) if segments else None,
+            "last": segments[-1].name(size) if segments else None,
+            "segments": len(segments),
+            "bytes": len(segments) * size,
+            "end_lsn": str(choice.reach.end),
+            "last_commit_time": last.isoformat() if last is not None else None,
+        },
+        "fetch_bytes": plan.fetch_bytes,
+        "write_bytes": plan.write_bytes,
+        "free_bytes": _free(plan.request.to),
+        "tablespaces": [
+            {"oid": oid, "old": old[oid], "new": new}
+            for oid, new in sorted(plan.tablespaces.items())
+        ],
+        "settings": dict(plan.settings),
+        "notes": list(_notes(plan)),
+    }
+
+
+def _target_value(plan: RestorePlan) -> str | None:
+    target = plan.request.target
+    if target.time is not None:
+        return target.time.isoformat()
+    for value in (target.lsn, target.xid, target.name):
+        if value is not None:
+            return str(value)
+    return None

@@ -1,0 +1,336 @@
+"""What all commands share: options, policy, logs, output, errors, signals.
+
+A command is a function of a `Session` and its own parameters, registered so:
+
+    def register(app: typer.Typer) -> None:
+        command(app, "info", examples="drkit info production")(info)
+
+It returns its exit code, or None for 0; what it raises becomes a message, a hint and
+an exit code.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import signal
+import sys
+import threading
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from drkit import wiring
+from drkit.cli.errors import render_error, render_unexpected
+from drkit.cli.logs import FORMATS, LEVELS, Redactor, make_log
+from drkit.cli.progress import BarProgress, LogProgress
+from drkit.errors import DrkitError, Interrupted, NotFound, PolicyError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import NoReturn
+
+    from drkit.config.policy import Policy
+
+_CLEAR_AWAY_WITHIN = 25.0  # seconds from a signal to the end, whatever hangs
+
+
+class Output(StrEnum):
+    """How a result is written to standard output."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class LogFormat(StrEnum):
+    """How log lines are written to standard error."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """The least level that is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options that every command takes."""
+
+    policy_dir: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Search policies here only; else DRKIT_POLICY_DIR, else ./policies "
+            "and /etc/drkit/policies.",
+        ),
+    ] = None
+    output: Annotated[
+        Output, typer.Option(help="How to write the result to standard output.")
+    ] = Output.TEXT
+    log_format: Annotated[
+        LogFormat | None,
+        typer.Option(help="How to log to standard error; else DRKIT_LOG_FORMAT."),
+    ] = None
+    log_level: Annotated[
+        LogLevel | None,
+        typer.Option(help="What to log at least; else DRKIT_LOG_LEVEL."),
+    ] = None
+    quiet: Annotated[
+        bool,
+        typer.Option("--quiet", "-q", help="No progress, and no log below warnings."),
+    ] = False
+
+
+class Session:
+    """One run of a command.
+
+    Attributes:
+        run: a random name that every log line and error of this run carries.
+        secrets: resolves secrets and remembers them for redaction.
+    """
+
+    def __init__(
+        self, command: str, options: Options, environ: Mapping[str, str]
+    ) -> None:
+        self.command = command
+        self.options = options
+        self.environ = environ
+        self.run = os.urandom(4).hex()
+        self.secrets = wiring.Secrets(environ)
+        self.redactor = Redactor(self.secrets.seen)
+        self.log_format = (
+            options.log_format or environ.get("DRKIT_LOG_FORMAT") or "text"
+        )
+        level = (
+            options.log_level or environ.get("DRKIT_LOG_LEVEL") or self._usual_level()
+        )
+        self.log_level = "warning" if options.quiet and level != "error" else level
+        known = self.log_format in FORMATS and self.log_level in LEVELS
+        self.log = make_log(
+            self.log_format if known else "text",
+            self.log_level if known else "info",
+            self.redactor,
+            run=self.run,
+            command=command,
+        )
+        self._progress: BarProgress | LogProgress | None = None
+
+    @property
+    def json(self) -> bool:
+        """Whether results are written as JSON."""
+        return self.options.output is Output.JSON
+
+    @property
+    def progress(self) -> BarProgress | LogProgress:
+        """Whom long work tells how far it is."""
+        if self._progress is None:
+            bars = self._on_terminal() and not self.options.quiet
+            self._progress = (BarProgress if bars else LogProgress)(self.log)
+        return self._progress
+
+    def policy(self, name: str | None) -> Policy:
+        """Load the policy of that name or file, or the only one there is.
+
+        Raises:
+            NotFound, PolicyError: there is none, or it is wrong.
+            UsageError: none is named, and there are several.
+        """
+        from drkit.config.loading import load_policy
+
+        policy = load_policy(self._policy_path(name), self.environ)
+        self.log = self.log.bind(policy=policy.name)
+        return policy
+
+    def show(self, text: str, found: Mapping[str, Any], version: int = 1) -> None:
+        """Write a result: `text` for people, or `found` as the command's JSON."""
+        shape = {"drkit": self.command, "version": version, "run": self.run, **found}
+        self.close()
+        write_out(json.dumps(shape, indent=2) if self.json else text)
+
+    def tell(self, text: str) -> None:
+        """Write a line for people; nothing where JSON was asked for."""
+        if not self.json:
+            self.close()
+            write_out(text)
+
+    def close(self) -> None:
+        """Give the terminal back."""
+        if self._progress is not None:
+            self._progress.close()
+            self._progress = None
+
+    def check(self) -> None:
+        """Refuse settings of the environment that the command line would not take.
+
+        Raises:
+            PolicyError: a variable's value is unknown.
+        """
+        for name, value, known in (
+            ("DRKIT_LOG_FORMAT", self.log_format, FORMATS),
+            ("DRKIT_LOG_LEVEL", self.log_level, LEVELS),
+        ):
+            if value not in known:
+                raise PolicyError(f"{name}: must be one of {', '.join(known)}")
+
+    def fail(self, error: BaseException) -> int:
+        """Tell an error; return the exit code it stands for."""
+        self.close()
+        as_json = self.json or self.log_format == "json"
+        if isinstance(error, KeyboardInterrupt):
+            error = interrupted("SIGINT")
+        if isinstance(error, DrkitError):
+            self.log.debug("failed", exc_info=error)
+            write_err(render_error(error, self.run, self.redactor, as_json=as_json))
+            return error.exit_code
+        self.log.debug("unexpected error", exc_info=error)
+        write_err(render_unexpected(error, self.run, as_json=as_json))
+        return 1
+
+    def _policy_path(self, name: str | None) -> str:
+        from drkit.config.loading import find_policies, find_policy, policy_dirs
+
+        if name is not None and os.sep in name:
+            return name
+        directories = policy_dirs(self.options.policy_dir, self.environ)
+        if name is not None:
+            return find_policy(name, directories)
+        files = find_policies(directories)
+        if len(files) == 1:
+            return files[0]
+        if files:
+            raise UsageError(
+                f"there are several policies: {', '.join(files)}",
+                hint="say which one you mean, by its name or its file",
+            )
+        raise NotFound(
+            f"there is no policy in {', '.join(directories) or '/etc/drkit/policies'}",
+            hint="make one with `drkit init`, or search elsewhere with --policy-dir",
+        )
+
+    def _on_terminal(self) -> bool:
+        return sys.stderr is not None and sys.stderr.isatty()
+
+    def _usual_level(self) -> str:
+        """On a terminal the bars say what a log would."""
+        return "warning" if self._on_terminal() else "info"
+
+
+def command(
+    app: typer.Typer, name: str, *, group: str = "", examples: str = ""
+) -> Callable[[Callable[..., int | None]], None]:
+    """Register a function of a `Session` as a command.
+
+    Args:
+        app: where it belongs.
+        name: as it is typed.
+        group: what is typed before it, such as `wal`.
+        examples: lines to show at the end of its help.
+    """
+    full_name = f"{group} {name}".strip()
+
+    def register(function: Callable[..., int | None]) -> None:
+        def call(**given: Any) -> int:
+            options = Options(**{one: given.pop(one) for one in Options.__slots__})
+            return run_session(Session(full_name, options, os.environ), function, given)
+
+        call.__doc__ = function.__doc__
+        signature = _signature(function)
+        vars(call)["__signature__"] = signature  # typer reads it
+        call.__annotations__ = {
+            one.name: one.annotation for one in signature.parameters.values()
+        }
+        app.command(name, epilog=_epilog(examples))(call)
+
+    return register
+
+
+def run_session(
+    session: Session, function: Callable[..., int | None], given: Mapping[str, Any]
+) -> int:
+    """Run a command from its checks to its exit code."""
+    previous = [
+        signal.signal(one, _interrupt) for one in (signal.SIGTERM, signal.SIGINT)
+    ]
+    try:
+        session.check()
+        return function(session, **given) or 0
+    except BaseException as error:  # noqa: BLE001  every error becomes an exit code
+        return session.fail(error)
+    finally:
+        session.close()
+        for one, handler in zip((signal.SIGTERM, signal.SIGINT), previous, strict=True):
+            signal.signal(one, handler)
+
+
+def interrupted(name: str) -> Interrupted:
+    """Return the error for a signal."""
+    return Interrupted(
+        f"stopped by {name}; nothing half-done is listed",
+        hint="run the same command again",
+    )
+
+
+def write_out(text: str) -> None:
+    """Write to standard output; a reader that went away is no error of ours."""
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python would complain once more when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def write_err(text: str) -> None:
+    """Write to standard error, if there is one."""
+    if sys.stderr is not None:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+
+def _interrupt(number: int, _frame: object) -> NoReturn:
+    """Stop the work: the first signal raises, and later ones don't disturb clearing up.
+
+    What hangs meanwhile, such as a store that does not answer, is cut off; what is left
+    over then is cleared away by the next run.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    limit = threading.Timer(_CLEAR_AWAY_WITHIN, os._exit, (Interrupted.exit_code,))
+    limit.daemon = True
+    limit.start()
+    raise interrupted(signal.Signals(number).name)
+
+
+def _signature(function: Callable[..., int | None]) -> inspect.Signature:
+    """Return a command's own parameters, then the common ones."""
+    hints = get_type_hints(function, include_extras=True)
+    own = list(inspect.signature(function).parameters.values())[1:]
+    parameters = [
+        one.replace(annotation=hints[one.name], kind=inspect.Parameter.KEYWORD_ONLY)
+        for one in own
+    ]
+    common = get_type_hints(Options, include_extras=True)
+    parameters += [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=Options.__dataclass_fields__[name].default,
+            annotation=common[name],
+        )
+        for name in Options.__slots__
+    ]
+    return inspect.Signature(parameters)
+
+
+def _epilog(examples: str) -> str | None:
+    lines = [f"  {line}" for line in inspect.cleandoc(examples).splitlines()]
+    return "\n".join(["\b", "Examples:", *lines]) if examples else None

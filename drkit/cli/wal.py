@@ -1,0 +1,173 @@
+"""`drkit wal`: `push` and `get` as PostgreSQL runs them, and `status`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from drkit import wiring
+from drkit.cli import archiving, render
+from drkit.cli.session import Options, Session, command
+
+if TYPE_CHECKING:
+    from drkit.model.reach import Gap
+    from drkit.operations.wal_status import WalStatus
+
+OBJECTIVE_MISSED = 3
+_PolicyOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="POLICY",
+        help="A policy's name or file; by default the only one, or the one of the "
+        "cluster whose WAL it is.",
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group."""
+    group = typer.Typer(
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        help="Archive WAL, fetch it back, and look for gaps.",
+    )
+    command(
+        group,
+        "push",
+        group="wal",
+        examples="archive_command = 'drkit wal push --policy production %p'",
+    )(push)
+    command(
+        group,
+        "get",
+        group="wal",
+        examples="restore_command = 'drkit wal get --policy production %f %p'",
+    )(get)
+    command(group, "status", group="wal", examples="drkit wal status production")(
+        status
+    )
+    app.add_typer(group, name="wal")
+
+
+def push(
+    session: Session,
+    path: Annotated[
+        str, typer.Argument(metavar="PATH", help="A file of pg_wal, as %p names it.")
+    ],
+    policy: _PolicyOption = None,
+) -> int:
+    """Archive one WAL file; PostgreSQL runs this as archive_command."""
+    return archiving.push([*_archiving_options(session.options, policy), "--", path])
+
+
+def get(
+    session: Session,
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A WAL file's name, as %f gives it.")
+    ],
+    dest: Annotated[
+        str, typer.Argument(metavar="DEST", help="Where to write it, as %p gives it.")
+    ],
+    policy: _PolicyOption = None,
+) -> int:
+    """Fetch one WAL file; PostgreSQL runs this as restore_command.
+
+    Exits with 1 only if the file is proven not to be archived, and with 200 for every
+    other failure, which stops the recovery. Where standby.signal lies in the working
+    directory, failures are retried for the policy's wal.timeout, and the code is 1.
+    """
+    options = _archiving_options(session.options, policy)
+    return archiving.get([*options, "--", name, dest])
+
+
+def _archiving_options(options: Options, policy: str | None) -> list[str]:
+    given = {
+        "--policy": policy,
+        "--policy-dir": options.policy_dir,
+        "--output": options.output,
+        "--log-format": options.log_format,
+    }
+    words = [f"{name}={value}" for name, value in given.items() if value is not None]
+    return [*words, "--quiet"] if options.quiet else words
+
+
+def status(
+    session: Session,
+    policy: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="POLICY", help="A policy's name or file; the only one if none."
+        ),
+    ] = None,
+) -> int:
+    """Show what WAL is archived: per timeline the first, the last, and gaps.
+
+    Exits with 3 if a segment is missing between others.
+    """
+    from drkit.operations.wal_status import wal_status
+
+    loaded = session.policy(policy)
+    found = wal_status(wiring.open_repository(loaded, session.secrets))
+    session.show(_text(loaded.name, found), _json(loaded.name, found))
+    return OBJECTIVE_MISSED if found.has_gaps else 0
+
+
+def _text(policy: str, found: WalStatus) -> str:
+    if not found.timelines:
+        return f"no WAL of {policy} is archived"
+    size = found.segment_size
+    rows = [
+        (
+            str(line.timeline),
+            line.first.name(size),
+            line.last.name(size),
+            str(line.segments),
+            str(len(line.gaps)),
+            render.size(line.stored_bytes),
+        )
+        for line in found.timelines
+    ]
+    head = ("timeline", "first", "last", "segments", "gaps", "stored")
+    lines = [render.table(head, rows)]
+    for line in found.timelines:
+        lines += [_gap_text(gap, size) for gap in line.gaps]
+    lines.append(f"all WAL of {policy} takes {render.size(found.stored_bytes)}")
+    return "\n".join(lines)
+
+
+def _gap_text(gap: Gap, size: int) -> str:
+    first, last = gap.first.name(size), gap.last.name(size)
+    missing = first if gap.first == gap.last else f"{first} to {last}"
+    return (
+        f"GAP: {missing} missing; no recovery can go past it. Take a backup now: what "
+        "comes after it can be restored again."
+    )
+
+
+def _json(policy: str, found: WalStatus) -> dict[str, Any]:
+    size = found.segment_size
+    return {
+        "policy": policy,
+        "segment_size": size,
+        "stored_bytes": found.stored_bytes,
+        "timelines": [
+            {
+                "timeline": line.timeline,
+                "first": line.first.name(size),
+                "last": line.last.name(size),
+                "segments": line.segments,
+                "stored_bytes": line.stored_bytes,
+                "gaps": [
+                    {
+                        "first": gap.first.name(size),
+                        "last": gap.last.name(size),
+                        "segments": gap.last.number - gap.first.number + 1,
+                    }
+                    for gap in line.gaps
+                ],
+            }
+            for line in found.timelines
+        ],
+        "other_files": found.other,
+    }

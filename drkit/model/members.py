@@ -1,0 +1,82 @@
+"""JSON objects and their members, read strictly.
+
+What is stored may be damaged or hostile: whatever is wrong with it is a ValueError, or
+a KeyError for a member that is missing, and never a surprise further on.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+Members = dict[str, Any]
+
+_MOST = (1 << 63) - 1
+
+
+def parse_object(data: bytes) -> Members:
+    """Read a JSON object: UTF-8, no byte order mark."""
+    try:
+        found: Members = json.loads(data.decode())
+    except RecursionError:
+        raise ValueError("its JSON is nested too deeply") from None
+    _need(isinstance(found, dict), "its JSON is no object")
+    return found
+
+
+def nested(found: Members, name: str) -> Members:
+    """Return a member that is an object itself."""
+    value: Members = found[name]
+    _need(isinstance(value, dict), f"`{name}` is no object")
+    return value
+
+
+def listed(found: Members, name: str) -> list[Any]:
+    """Return a member that is a list."""
+    value: list[Any] = found[name]
+    _need(isinstance(value, list), f"`{name}` is no list")
+    return value
+
+
+def text(found: Members, name: str) -> str:
+    """Return a member that is a text."""
+    value: str = found[name]
+    _need(isinstance(value, str), f"`{name}` is no text")
+    return value
+
+
+def texts(found: Members, name: str) -> tuple[str, ...]:
+    """Return a member that is a list of texts."""
+    values = listed(found, name)
+    _need(
+        all(isinstance(value, str) for value in values), f"`{name}` is no list of texts"
+    )
+    return tuple(values)
+
+
+def count(found: Members, name: str) -> int:
+    """Return a member that is an integer, not negative, of 63 bits at most."""
+    value: int = found[name]
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    _need(whole and 0 <= value <= _MOST, f"`{name}` is no count")
+    return value
+
+
+def flag(found: Members, name: str) -> bool:
+    """Return a member that is true or false."""
+    value: bool = found[name]
+    _need(isinstance(value, bool), f"`{name}` is neither true nor false")
+    return value
+
+
+def moment(found: Members, name: str) -> datetime:
+    """Return a member that is a time with its offset from UTC."""
+    value = datetime.fromisoformat(text(found, name))
+    _need(value.tzinfo, f"`{name}` is a time without its offset from UTC")
+    return value
+
+
+def _need(holds: object, message: str) -> None:
+    if not holds:
+        raise ValueError(message)

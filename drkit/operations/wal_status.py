@@ -1,0 +1,89 @@
+"""What WAL is archived: by timeline from where to where, and what is missing."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from drkit.errors import RepositoryMissing
+from drkit.model.reach import gaps
+from drkit.model.wal import WalFileKind, parse_segment
+
+if TYPE_CHECKING:
+    from drkit.model.reach import Gap
+    from drkit.model.wal import Segment
+    from drkit.repository.repository import Repository
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineStatus:
+    """The archived segments of one timeline.
+
+    Attributes:
+        stored_bytes: what they take in the repository.
+    """
+
+    timeline: int
+    first: Segment
+    last: Segment
+    segments: int
+    gaps: tuple[Gap, ...]
+    stored_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class WalStatus:
+    """The archived WAL of one cluster.
+
+    Attributes:
+        segment_size: in bytes.
+        other: how many timeline histories, backup histories and partial segments.
+        stored_bytes: what all of it takes in the repository.
+    """
+
+    segment_size: int
+    timelines: tuple[TimelineStatus, ...]
+    other: dict[str, int]
+    stored_bytes: int
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether a segment is missing between two others of its timeline."""
+        return any(line.gaps for line in self.timelines)
+
+
+def wal_status(repository: Repository) -> WalStatus:
+    """List the archive and look for gaps.
+
+    Raises:
+        RepositoryMissing: the cluster was never set up here.
+    """
+    repository.backups()
+    opened = repository.log.state.opened
+    if opened is None:
+        raise RepositoryMissing(f"cluster {repository.layout.cluster} has no log")
+    size = opened.segment_size
+    sizes: dict[int, dict[Segment, int]] = defaultdict(dict)
+    other = {str(kind): 0 for kind in WalFileKind if kind is not WalFileKind.SEGMENT}
+    total = 0
+    for stored in (*repository.wal.list(), *repository.wal.histories()):
+        total += stored.size
+        if stored.file.kind is WalFileKind.SEGMENT:
+            segment = parse_segment(stored.file.name, size)
+            sizes[segment.timeline][segment] = stored.size
+        else:
+            other[stored.file.kind] += 1
+    lines = (_timeline(timeline, sizes[timeline]) for timeline in sorted(sizes))
+    return WalStatus(size, tuple(lines), other, total)
+
+
+def _timeline(timeline: int, sizes: dict[Segment, int]) -> TimelineStatus:
+    return TimelineStatus(
+        timeline,
+        min(sizes),
+        max(sizes),
+        len(sizes),
+        tuple(gaps(sizes)),
+        sum(sizes.values()),
+    )

@@ -1,0 +1,464 @@
+"""A second reader of the repository format, from docs/repository-format.md alone.
+
+It shares no line with drkit: where the two disagree, the document or one of them is
+wrong. It keeps everything in memory and stops at the first thing that is not as the
+document says.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import itertools
+import json
+import re
+import struct
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import blake3
+import zstandard
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PURPOSES = {"backup": 1, "wal": 2, "dump": 3, "files": 4, "catalog": 5}
+MAX_FRAME, MAX_FRAMES, MAX_OBJECT, MAX_PACK = 4 << 20, 65536, 2 << 30, 64 << 20
+MAX_ENTRY, MAX_MANIFEST, MAX_WAL = 1 << 20, 1 << 30, 1 << 30
+LABEL = re.compile(r"[0-9]{8}-[0-9]{6}-(full|incr|dump|files)\Z")
+COLUMNS = {
+    "pack.size": "u8",
+    "pack.sha256": "u1",
+    "pack.frames": "u4",
+    "frame.stored": "u4",
+    "frame.plain": "u4",
+    "frame.codec": "u1",
+    "file.path": "u1",
+    "file.kind": "u1",
+    "file.mode": "u2",
+    "file.size": "u8",
+    "file.mtime": "i8",
+    "file.runs": "u4",
+    "run.position": "u8",
+    "run.length": "u4",
+    "run.frame": "u4",
+    "run.offset": "u4",
+    "run.digest": "u1",
+    "damaged.file": "u4",
+    "damaged.block": "u4",
+}
+WIDTHS = {"pack.sha256": 32, "run.digest": 16}
+FORMATS = {"u1": "B", "u2": "H", "u4": "I", "u8": "Q", "i8": "q"}
+
+
+class Refused(Exception):
+    """Not as the document says."""
+
+
+class Frame(NamedTuple):
+    stored: int
+    plain: int
+    codec: int
+
+
+class Backup(NamedTuple):
+    """A restored backup.
+
+    Attributes:
+        files: content by path; None for a directory.
+        head: the manifest's head, columns included.
+    """
+
+    label: str
+    head: dict[str, Any]
+    files: dict[bytes, bytes | None]
+
+
+def need(condition: object, what: str) -> None:
+    if not condition:
+        raise Refused(what)
+
+
+def lp(*fields: bytes | str) -> bytes:
+    raw = [field.encode() if isinstance(field, str) else field for field in fields]
+    return b"".join(struct.pack("<H", len(field)) + field for field in raw)
+
+
+def hkdf(key: bytes, info: bytes, salt: bytes = bytes(32), length: int = 32) -> bytes:
+    return HKDF(algorithm=SHA256(), length=length, salt=salt, info=info).derive(key)
+
+
+def parse_json(data: bytes, kind: str) -> dict[str, Any]:
+    try:
+        found = json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError):
+        raise Refused(f"no JSON of a {kind}") from None
+    need(isinstance(found, dict), f"no JSON object of a {kind}")
+    need(found.get("drkit") == kind and found.get("format") == 1, f"no {kind} of v1")
+    return found
+
+
+def read_key_file(text: str) -> tuple[str, bytes]:
+    """Return what a key file's key is for, `signing` included, and the key."""
+    match = re.fullmatch(r"drkit-kek-1:([a-z]+):([0-9a-f]{64})\n?", text)
+    if match:
+        need(match[1] in PURPOSES, "key of an unknown purpose")
+        return match[1], bytes.fromhex(match[2])
+    match = re.fullmatch(r"drkit-signing-1:([0-9a-f]{64})\n?", text)
+    need(match, "no key file")
+    assert match
+    return "signing", bytes.fromhex(match[1])
+
+
+class Reader:
+    """Reads one cluster's part of a repository.
+
+    Args:
+        objects: all bytes by name.
+        keks: by purpose.
+        trusted: public keys of log signers.
+    """
+
+    def __init__(
+        self,
+        objects: Mapping[str, bytes],
+        cluster: str,
+        keks: Mapping[str, bytes],
+        trusted: set[bytes],
+    ) -> None:
+        self.objects = objects
+        self.cluster = cluster
+        self.keks = keks
+        self.trusted = trusted
+        identity = parse_json(self.object("drkit.json"), "repository")
+        self.lineage = bytes.fromhex(identity["lineage"])
+        need(len(self.lineage) == 16, "lineage")
+
+    def object(self, name: str) -> bytes:
+        need(name in self.objects, f"{name} is missing")
+        return self.objects[name]
+
+    # -- keys
+
+    def dek(self, purpose: str, dek_id: bytes) -> bytes:
+        prefix = f"{self.cluster}/keys/{purpose}/{dek_id.hex()}/"
+        names = sorted(n for n in self.objects if n.startswith(prefix))
+        why: Exception = Refused(f"no data key below {prefix}")
+        for name in reversed(names):
+            try:
+                return self.unwrap(name, purpose, dek_id)
+            except Refused as error:
+                why = error
+        raise why
+
+    def unwrap(self, name: str, purpose: str, dek_id: bytes) -> bytes:
+        found = parse_json(self.object(name), "key")
+        need(found["purpose"] == purpose, f"{name}: purpose")
+        need(found["dek_id"] == dek_id.hex(), f"{name}: id")
+        need(f"{found['generation']:04d}" == name[-4:], f"{name}: generation")
+        kek = self.keks[purpose]
+        kek_id = "local:" + hkdf(kek, lp("drkit/1/kek-id"), length=8).hex()
+        context = lp(self.lineage, purpose, dek_id)
+        for recipient in found["recipients"]:
+            if (recipient["provider"], recipient["kek_id"]) != ("local", kek_id):
+                continue
+            blob = base64.b64decode(recipient["wrapped"], validate=True)
+            need(len(blob) == 80, f"{name}: blob")
+            key = hkdf(kek, lp("drkit/1/wrap") + context, salt=blob[:32])
+            try:
+                dek = AESGCM(key).decrypt(bytes(12), blob[32:], context)
+            except InvalidTag:
+                raise Refused(f"{name}: does not unwrap") from None
+            right = hkdf(dek, lp("drkit/1/dek-id"), length=16) == dek_id
+            need(right, f"{name}: another key")
+            return dek
+        raise Refused(f"{name}: not wrapped for {kek_id}")
+
+    # -- sealed objects
+
+    def frames(self, name: str, purpose: str) -> tuple[list[Frame], list[bytes]]:
+        """Return a sealed object's frame table and the plaintext of its frames."""
+        data = self.object(name)
+        need(96 + 16 + 24 <= len(data) <= MAX_OBJECT, f"{name}: size")
+        header = data[:96]
+        magic, version, code, zero = struct.unpack_from("<8sHB5s", header)
+        need(magic == b"drkitobj" and zero == bytes(5), f"{name}: header")
+        need(version == 1, f"{name}: version {version}")
+        need(code == PURPOSES[purpose], f"{name}: purpose")
+        dek_id, salt, commitment = header[16:32], header[32:64], header[64:96]
+        dek = self.dek(purpose, dek_id)
+        where = lp(self.lineage, name, purpose)
+        expected = hkdf(dek, lp("drkit/1/commitment") + where, salt)
+        need(hmac.compare_digest(expected, commitment), f"{name}: commitment")
+        aead = AESGCM(hkdf(dek, lp("drkit/1/frame-key") + where, salt))
+
+        def decrypt(number: int, sealed: bytes, last: int) -> bytes:
+            nonce = number.to_bytes(11, "big") + bytes([last])
+            try:
+                return aead.decrypt(nonce, sealed, header)
+            except (InvalidTag, ValueError):
+                raise Refused(f"{name}: frame {number} ({last})") from None
+
+        start, stored, count, end = struct.unpack("<QII8s", data[-24:])
+        need(end == b"drkitend" and count <= MAX_FRAMES, f"{name}: footer")
+        need(stored == 12 * count + 16, f"{name}: footer")
+        need(start >= 96 and start + stored + 24 == len(data), f"{name}: footer")
+        rows = decrypt(count, data[start : start + stored], 1)
+        table, plains, offset = [], [], 96
+        for length, plain, codec, rest in struct.iter_unpack("<IIB3s", rows):
+            need(plain <= MAX_FRAME and codec in (0, 1), f"{name}: index")
+            need(rest == bytes(3), f"{name}: index")
+            table.append(Frame(length, plain, codec))
+        need(96 + sum(frame.stored for frame in table) == start, f"{name}: index")
+        for number, frame in enumerate(table):
+            payload = decrypt(number, data[offset : offset + frame.stored], 0)
+            plains.append(expand(name, payload, frame))
+            offset += frame.stored
+        return table, plains
+
+    def plain(self, name: str, purpose: str, limit: int) -> bytes:
+        """Return the plaintext of a sealed object."""
+        whole = b"".join(self.frames(name, purpose)[1])
+        need(len(whole) <= limit, f"{name}: too long")
+        return whole
+
+    # -- log
+
+    def log(self) -> list[dict[str, Any]]:
+        """Return the payloads of all entries."""
+        entries: list[dict[str, Any]] = []
+        previous = "0" * 64
+        while (name := f"{self.cluster}/log/{len(entries):010d}") in self.objects:
+            plain = self.plain(name, "catalog", MAX_ENTRY)
+            signature, public, payload = plain[:64], plain[64:96], plain[96:]
+            need(public in self.trusted, f"{name}: signer")
+            signed = lp("drkit/1/log", self.lineage, name) + payload
+            try:
+                Ed25519PublicKey.from_public_bytes(public).verify(signature, signed)
+            except InvalidSignature:
+                raise Refused(f"{name}: signature") from None
+            entry = parse_json(payload, "log")
+            need(entry["sequence"] == len(entries), f"{name}: sequence")
+            need(entry["previous"] == previous, f"{name}: chain")
+            need((entry["type"] == "open") == (not entries), f"{name}: open")
+            need(datetime.fromisoformat(entry["time"]).tzinfo, f"{name}: time")
+            previous = hashlib.sha256(plain).hexdigest()
+            entries.append(entry)
+        behind = [n for n in self.objects if n.startswith(f"{self.cluster}/log/")]
+        need(len(behind) == len(entries), "an entry of the log is missing")
+        return entries
+
+    def live(self) -> dict[str, dict[str, Any]]:
+        """Return the commit entries of live backups by label."""
+        backups: dict[str, dict[str, Any]] = {}
+        running: dict[str, str] = {}
+        expiring: set[str] = set()
+        last = ""
+        for entry in self.log():
+            match entry["type"]:
+                case "open":
+                    need(entry["cluster"] == self.cluster, "another cluster's log")
+                case "begin":
+                    label = entry["label"]
+                    need(LABEL.match(label) and label[:15] > last[:15], "label")
+                    need(entry["parent"] in {None, *backups}, "parent")
+                    last, running[entry["attempt"]] = label, label
+                case "commit":
+                    label = running.pop(entry["attempt"], None)
+                    need(label == entry["backup"]["label"], "commit without begin")
+                    backups[label] = entry
+                case "abandon":
+                    running.pop(entry["attempt"], None)
+                case "expire-intent":
+                    for label in entry["labels"]:
+                        need(backups.pop(label, None), "intent for no live backup")
+                        expiring.add(label)
+                case "expire-done":
+                    need(expiring.issuperset(entry["labels"]), "done without intent")
+                    expiring -= set(entry["labels"])
+                case other:
+                    raise Refused(f"log entry of type {other}")
+        return backups
+
+    # -- WAL
+
+    def wal(self, system_identifier: str, file: str) -> bytes:
+        """Return a WAL file's bytes."""
+        below = f"{self.cluster}/wal/{system_identifier}"
+        if file.endswith(".history"):
+            name = f"{below}/history/{file}"
+        else:
+            name = f"{below}/{file[:8]}/{file[8:16]}/{file}"
+        return self.plain(name, "wal", MAX_WAL)
+
+    def wal_day(self, day: str) -> bytes:
+        """Return the DEK of a day's WAL."""
+        dek_id = self.object(f"{self.cluster}/wal-days/{day}").decode("ascii")
+        return self.dek("wal", bytes.fromhex(dek_id))
+
+    # -- backups
+
+    def restore(self, label: str) -> Backup:
+        """Return what a backup holds."""
+        commit = self.live()[label]
+        reference = commit["manifest"]
+        stored = self.object(reference["name"])
+        need(len(stored) == reference["size"], f"{reference['name']}: size")
+        digest = hashlib.sha256(stored).hexdigest()
+        need(digest == reference["sha256"], f"{reference['name']}: digest")
+        return self.restore_manifest(reference["name"])
+
+    def restore_manifest(self, name: str) -> Backup:
+        """Return what the backup with this manifest holds, committed or not."""
+        head, columns = split_manifest(self.plain(name, "catalog", MAX_MANIFEST))
+        need(LABEL.match(head["label"]), f"{name}: label")
+        paths = check_manifest(name, columns)
+        prefix = f"{self.cluster}/backups/{head['label']}-{head['attempt']}/packs/"
+        plains = self.packs(prefix, columns)
+        dek = self.dek("backup", bytes.fromhex(head["dek_id"]))
+        key = hkdf(dek, lp("drkit/1/content-digest", self.lineage))
+        files: dict[bytes, bytes | None] = {}
+        run = 0
+        for number, path in enumerate(paths):
+            content = bytearray(columns["file.size"][number])
+            for place in range(run, run + columns["file.runs"][number]):
+                position, length = (
+                    columns["run.position"][place],
+                    columns["run.length"][place],
+                )
+                offset = columns["run.offset"][place]
+                piece = plains[columns["run.frame"][place]][offset : offset + length]
+                digest = blake3.blake3(piece, key=key).digest(16)
+                listed = bytes(columns["run.digest"][16 * place : 16 * place + 16])
+                need(digest == listed, f"{name}: digest of run {place}")
+                content[position : position + length] = piece
+            run += columns["file.runs"][number]
+            directory = columns["file.kind"][number] == 2
+            files[path] = None if directory else bytes(content)
+        return Backup(head["label"], head, files)
+
+    def packs(self, prefix: str, columns: Mapping[str, Any]) -> list[bytes]:
+        """Return the plaintext of all frames of a backup's packs."""
+        plains: list[bytes] = []
+        rows = ("frame.stored", "frame.plain", "frame.codec")
+        listed = [Frame(*row) for row in zip(*(columns[r] for r in rows), strict=True)]
+        for number, size in enumerate(columns["pack.size"]):
+            name = f"{prefix}{number:06d}"
+            data = self.object(name)
+            digest = bytes(columns["pack.sha256"][32 * number : 32 * number + 32])
+            need(len(data) == size, f"{name}: size")
+            need(hashlib.sha256(data).digest() == digest, f"{name}: digest")
+            table, found = self.frames(name, "backup")
+            count = columns["pack.frames"][number]
+            need(table == listed[len(plains) : len(plains) + count], f"{name}: table")
+            plains += found
+        return plains
+
+
+def expand(name: str, payload: bytes, frame: Frame) -> bytes:
+    """Undo a frame's codec."""
+    if frame.codec == 0:
+        need(len(payload) == frame.plain, f"{name}: length of a frame")
+        return payload
+    try:
+        declared = zstandard.frame_content_size(payload)
+        need(declared == frame.plain, f"{name}: length of a frame")
+        decoder = zstandard.ZstdDecompressor()
+        plain = decoder.decompress(
+            payload, max_output_size=frame.plain, allow_extra_data=False
+        )
+    except zstandard.ZstdError:
+        raise Refused(f"{name}: a frame does not decompress") from None
+    need(len(plain) == frame.plain, f"{name}: length of a frame")
+    return plain
+
+
+def split_manifest(plain: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a manifest's head and its columns."""
+    need(len(plain) >= 4, "manifest: cut off")
+    end = 4 + int.from_bytes(plain[:4], "little")
+    need(end <= len(plain), "manifest: head")
+    head = parse_json(plain[4:end], "manifest")
+    need(head["parent"] is None, "manifest: a parent")
+    columns: dict[str, Any] = {}
+    for name, kind, count in head["columns"]:
+        code = FORMATS.get(kind)
+        need(code and name not in columns and count >= 0, f"column {name}")
+        layout = struct.Struct(f"<{count}{code}")
+        need(end + layout.size <= len(plain), f"column {name}: cut off")
+        columns[name] = layout.unpack_from(plain, end)
+        need(COLUMNS.get(name, kind) == kind, f"column {name}: type")
+        end += layout.size
+    need(end == len(plain), "manifest: bytes behind the columns")
+    need(COLUMNS.keys() <= columns.keys(), "manifest: a column is missing")
+    for name, width in WIDTHS.items():
+        need(len(columns[name]) % width == 0, f"column {name}")
+    return head, columns
+
+
+def check_manifest(name: str, columns: Mapping[str, Any]) -> list[bytes]:
+    """Return a manifest's paths when all columns agree."""
+    for table in ("pack", "frame", "file", "run", "damaged"):
+        counts = {
+            len(column) // WIDTHS.get(title, 1)
+            for title, column in columns.items()
+            if title in COLUMNS
+            and title.startswith(f"{table}.")
+            and title != "file.path"
+        }
+        need(len(counts) == 1, f"{name}: columns of {table}")
+    blob = bytes(columns["file.path"])
+    need(not blob or blob.endswith(b"\0"), f"{name}: paths")
+    paths = blob.split(b"\0")[:-1]
+    need(len(paths) == len(columns["file.kind"]), f"{name}: paths")
+    need(all(a < b for a, b in itertools.pairwise(paths)), f"{name}: order")
+    for path in paths:
+        need(not {b"", b".", b".."} & set(path.split(b"/")), f"{name}: unsafe path")
+        need(len(path) < 4096, f"{name}: long path")
+    need(set(columns["file.kind"]) <= {1, 2, 3}, f"{name}: kinds")
+    need(all(mode <= 0o777 for mode in columns["file.mode"]), f"{name}: modes")
+    need(sum(columns["file.runs"]) == len(columns["run.length"]), f"{name}: runs")
+    need(sum(columns["pack.frames"]) == len(columns["frame.plain"]), f"{name}: frames")
+    check_packs(name, columns)
+    check_runs(name, columns)
+    for file in columns["damaged.file"]:
+        need(file < len(paths), f"{name}: damaged")
+    return paths
+
+
+def check_packs(name: str, columns: Mapping[str, Any]) -> None:
+    first = 0
+    for size, count in zip(columns["pack.size"], columns["pack.frames"], strict=True):
+        stored = sum(columns["frame.stored"][first : first + count])
+        need(96 + stored + 12 * count + 16 + 24 == size, f"{name}: size of a pack")
+        need(size <= MAX_PACK, f"{name}: size of a pack")
+        first += count
+    need(all(one <= MAX_FRAME for one in columns["frame.plain"]), f"{name}: frames")
+
+
+def check_runs(name: str, columns: Mapping[str, Any]) -> None:
+    run = 0
+    for number, count in enumerate(columns["file.runs"]):
+        reached = 0
+        need(columns["file.size"][number] <= 1 << 40, f"{name}: size of a file")
+        if columns["file.kind"][number] == 2:
+            need(count == 0 == columns["file.size"][number], f"{name}: directory")
+        for place in range(run, run + count):
+            position, length = (
+                columns["run.position"][place],
+                columns["run.length"][place],
+            )
+            need(length > 0 and position >= reached, f"{name}: run {place}")
+            reached = position + length
+            need(reached <= columns["file.size"][number], f"{name}: run {place}")
+            frame = columns["run.frame"][place]
+            need(frame < len(columns["frame.plain"]), f"{name}: run {place}")
+            end = columns["run.offset"][place] + length
+            need(end <= columns["frame.plain"][frame], f"{name}: run {place}")
+        run += count

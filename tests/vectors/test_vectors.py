@@ -1,0 +1,265 @@
+"""drkit and a second reader, over the committed vectors and over fresh ones."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from drkit.crypto.keys import PURPOSES, parse_kek
+from drkit.crypto.signing import parse_public, parse_signing_key
+from drkit.errors import Corrupt, KeyUnavailable
+from drkit.model.wal import WalFileName
+from drkit.repository.keyring import Keyring
+from drkit.repository.layout import Layout
+from drkit.repository.manifest import decode
+from drkit.repository.objects import unseal
+from drkit.repository.repository import read_manifest
+from drkit.repository.unpacking import PackReader
+from drkit.storage.memory import MemoryStorage
+from tests.builders import Keys, World, copy_of, replace_object
+from tests.vectors.make import make
+from tests.vectors.reader import Reader, Refused, read_key_file
+
+if TYPE_CHECKING:
+    from drkit.repository.repository import Repository
+
+COMMITTED = Path(__file__).parent
+EXPECTED = json.loads((COMMITTED / "expected.json").read_text())
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """A directory of vectors, read."""
+
+    directory: Path
+
+    @property
+    def expected(self) -> dict[str, Any]:
+        return json.loads((self.directory / "expected.json").read_text())
+
+    def storage(self) -> MemoryStorage:
+        storage = MemoryStorage()
+        root = self.directory / "repository"
+        for path in root.rglob("*"):
+            if path.is_file():
+                storage.put(str(path.relative_to(root)), path.read_bytes())
+        return storage
+
+    def keys(self) -> Keys:
+        texts = {
+            name: (self.directory / "keys" / f"{name}.key").read_text()
+            for name in (*PURPOSES, "signing")
+        }
+        read = {name: read_key_file(text) for name, text in texts.items()}
+        assert all(name == purpose for name, (purpose, _) in read.items())
+        keks = {purpose: read[purpose][1] for purpose in PURPOSES}
+        return Keys(keks, read["signing"][1])
+
+    def repository(self, storage: MemoryStorage) -> Repository:
+        return World(storage, self.keys()).repository(opened=False)
+
+    def reader(self, storage: MemoryStorage) -> Reader:
+        objects = {info.name: storage.get(info.name) for info in storage.list("")}
+        trusted = {parse_public(text) for text in self.expected["trusted"]}
+        return Reader(objects, self.expected["cluster"], self.keys().keks, trusted)
+
+    def broken(self, case: dict[str, str]) -> MemoryStorage:
+        """The repository with one object replaced by a case's."""
+        storage = copy_of(self.storage())
+        bad = (self.directory / "broken" / case["file"]).read_bytes()
+        replace_object(storage, case["object"], bad)
+        return storage
+
+
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Vectors:
+    directory = tmp_path_factory.mktemp("vectors")
+    make(directory)
+    return Vectors(directory)
+
+
+@pytest.fixture(params=["committed", "fresh"])
+def vectors(request: pytest.FixtureRequest) -> Vectors:
+    if request.param == "committed":
+        return Vectors(COMMITTED)
+    return request.getfixturevalue("fresh")
+
+
+def digests(files: dict[bytes, bytes | None]) -> dict[str, str | None]:
+    return {
+        path.decode(errors="surrogateescape"): (
+            None if content is None else hashlib.sha256(content).hexdigest()
+        )
+        for path, content in files.items()
+    }
+
+
+def drkit_restore(repository: Repository, label: str) -> dict[bytes, bytes | None]:
+    """Read all files of a backup with drkit, pack by pack."""
+    manifest = read_manifest(repository, repository.find(label).manifest)
+    contents = {
+        number: bytearray(size)
+        for number, size in enumerate(manifest.files["size"].tolist())
+    }
+    reader = PackReader(repository, manifest)
+    for pack in range(len(manifest.packs)):
+        for runs, plain in reader.frames(pack):
+            for number, position, offset, length in runs:
+                part = plain[offset : offset + length]
+                contents[number][position : position + length] = part
+    kinds = manifest.files["kind"].tolist()
+    return {
+        path: None if kinds[number] == 2 else bytes(contents[number])
+        for number, path in enumerate(manifest.paths)
+    }
+
+
+def test_the_second_reader_restores_what_drkit_wrote(vectors: Vectors) -> None:
+    reader, expected = vectors.reader(vectors.storage()), vectors.expected
+    (label,) = expected["live"]
+    backup = reader.restore(label)
+    assert digests(backup.files) == expected["files"]
+    assert backup.head["backup_label"].endswith("caf\udce9\n")
+    assert list(reader.live()) == expected["live"]
+    assert [entry["type"] for entry in reader.log()] == expected["log"]
+
+
+def test_the_second_reader_reads_wal(vectors: Vectors) -> None:
+    reader, expected = vectors.reader(vectors.storage()), vectors.expected
+    for name, digest in expected["wal"].items():
+        content = reader.wal(expected["system_identifier"], name)
+        assert hashlib.sha256(content).hexdigest() == digest
+    day = next(n for n in reader.objects if "/wal-days/" in n).rpartition("/")[2]
+    assert reader.wal_day(day).hex() in expected["deks"].values()
+
+
+def test_drkit_reads_the_vectors(vectors: Vectors) -> None:
+    repository, expected = vectors.repository(vectors.storage()), vectors.expected
+    assert [one.backup.label for one in repository.backups()] == expected["live"]
+    types = [one.entry.TYPE for one in repository.log.entries]
+    assert types == expected["log"]
+    (label,) = expected["live"]
+    assert digests(drkit_restore(repository, label)) == expected["files"]
+    for name, digest in expected["wal"].items():
+        content = repository.wal.get(WalFileName.parse(name))
+        assert hashlib.sha256(content).hexdigest() == digest
+
+
+def test_both_unwrap_every_data_key(vectors: Vectors) -> None:
+    storage, expected = vectors.storage(), vectors.expected
+    repository, reader = vectors.repository(storage), vectors.reader(storage)
+    listed = [info.name for info in storage.list("alpha/keys/")]
+    assert sorted(expected["deks"]) == listed
+    for name, secret in expected["deks"].items():
+        purpose, key_id = name.split("/")[-3], bytes.fromhex(name.split("/")[-2])
+        assert repository.keyring.get(purpose, key_id).secret.hex() == secret
+        assert reader.unwrap(name, purpose, key_id).hex() == secret
+
+
+def test_the_second_recipient_opens_what_it_was_added_to(vectors: Vectors) -> None:
+    storage, expected = vectors.storage(), vectors.expected
+    break_glass = (vectors.directory / "keys/break-glass.key").read_text()
+    name = expected["two_recipients"]
+    key_id = bytes.fromhex(name.split("/")[-2])
+    layout, lineage = Layout("alpha"), bytes.fromhex(expected["lineage"])
+    provider = parse_kek(break_glass, "wal", "break-glass.key")
+    keyring = Keyring(storage, layout, lineage, {"wal": lambda: provider})
+    assert keyring.get("wal", key_id).secret.hex() == expected["deks"][name]
+    reader = vectors.reader(storage)
+    reader.keks = {"wal": read_key_file(break_glass)[1]}
+    assert reader.dek("wal", key_id).hex() == expected["deks"][name]
+
+
+def test_key_files_are_read(vectors: Vectors) -> None:
+    text = (vectors.directory / "keys/signing.key").read_text()
+    public = parse_signing_key(text, "signing.key").public
+    assert [f"ed25519:{public.hex()}"] == vectors.expected["trusted"]
+
+
+READS = {
+    "wal": lambda repository, name: repository.wal.get(
+        WalFileName.parse(name.rpartition("/")[2])
+    ),
+    "log": lambda repository, _: repository.log.read(),
+    "manifest": lambda repository, name: decode(
+        name,
+        unseal(
+            repository.keyring.finder("catalog"),
+            repository.lineage,
+            name,
+            "catalog",
+            repository.storage.get(name),
+        ),
+    ),
+    "restore": lambda repository, _: drkit_restore(repository, "latest"),
+}
+
+
+def second_reads(reader: Reader, case: dict[str, str], expected: dict) -> object:
+    match case["read"]:
+        case "wal":
+            file = case["object"].rpartition("/")[2]
+            return reader.wal(expected["system_identifier"], file)
+        case "log":
+            return reader.live()
+        case "manifest":
+            return reader.restore_manifest(case["object"])
+        case _:
+            return reader.restore(expected["live"][0])
+
+
+@pytest.mark.parametrize("case", EXPECTED["broken"], ids=lambda case: case["file"])
+def test_a_broken_object_is_refused_by_its_name(case: dict[str, str]) -> None:
+    vectors = Vectors(COMMITTED)
+    storage = vectors.broken(case)
+    repository = vectors.repository(storage)
+    read = READS[case["read"]]
+    with pytest.raises((Corrupt, KeyUnavailable)) as caught:
+        read(repository, case["object"])
+    # A damaged header names another data key; a key is named by its id.
+    name = case["object"]
+    id_of_key = name.split("/")[-2] if "/keys/" in name else name
+    assert name in str(caught.value) or id_of_key in str(caught.value)
+    with pytest.raises(Refused):
+        second_reads(vectors.reader(storage), case, EXPECTED)
+
+
+def test_what_is_broken_reads_well_when_it_is_whole() -> None:
+    vectors = Vectors(COMMITTED)
+    storage = vectors.storage()
+    repository, reader = vectors.repository(storage), vectors.reader(storage)
+    for case in EXPECTED["broken"]:
+        assert READS[case["read"]](repository, case["object"]) is not None
+    for case in {case["read"]: case for case in EXPECTED["broken"]}.values():
+        assert second_reads(reader, case, EXPECTED) is not None
+
+
+def test_every_broken_file_is_expected_and_every_kind_is_there() -> None:
+    there = {path.name for path in (COMMITTED / "broken").iterdir()}
+    listed = [case["file"] for case in EXPECTED["broken"]]
+    assert sorted(there) == sorted(listed)
+    assert len(listed) > 60
+
+
+def test_make_makes_the_same_cases_again(fresh: Vectors) -> None:
+    assert [case["file"] for case in fresh.expected["broken"]] == [
+        case["file"] for case in EXPECTED["broken"]
+    ]
+
+
+@cache
+def documented() -> str:
+    return (COMMITTED / "README.md").read_text()
+
+
+@pytest.mark.parametrize("case", EXPECTED["broken"], ids=lambda case: case["file"])
+def test_the_readme_explains_every_broken_file(case: dict[str, str]) -> None:
+    row = rf"\| `{re.escape(case['file'])}` \| {re.escape(case['why'])} \|"
+    assert re.search(row, documented())
