@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import time
 from datetime import UTC, datetime, timedelta
@@ -28,7 +27,10 @@ if TYPE_CHECKING:
     from drkit.config.compiled import Compiled
     from drkit.config.policy import Policy
     from drkit.crypto.signing import Signer
+    from drkit.model.draft import PolicyDraft
     from drkit.model.manifest import ServerDescription
+    from drkit.operations.check import Subject
+    from drkit.operations.keys import Signing
     from drkit.postgres.connection import Connection
     from drkit.protocols import BaseBackupSource, KeyProvider, Storage
     from drkit.repository.repository import Repository
@@ -74,7 +76,7 @@ class Secrets:
 
 def host_name() -> str:
     """Return this host's name, as log entries and leases carry it."""
-    return socket.gethostname()
+    return os.uname().nodename
 
 
 def bare_storage(compiled: Compiled, secrets: Secrets, connections: int = 8) -> Storage:
@@ -232,3 +234,131 @@ def quoted(text: str) -> str:
 def _password(policy: Policy, secrets: Secrets) -> str | None:
     reference = policy.cluster.password
     return None if reference is None else secrets.resolve(reference)
+
+
+def signing(policy: Policy, secrets: Secrets) -> Signing:
+    """Return the policy's signing key, read at first use, and whom it trusts."""
+    from drkit.crypto.signing import parse_public
+    from drkit.operations.keys import Signing
+
+    trusted = frozenset(parse_public(text) for text in policy.keys.trusted)
+    return Signing(signer_source(compile_policy(policy), secrets), trusted)
+
+
+def check_subject(policy: Policy, secrets: Secrets, timeout: timedelta) -> Subject:
+    """Return what `check` looks at; nothing is opened yet."""
+    from drkit.config.repository_url import split_repository_url
+    from drkit.operations.check import Subject
+    from drkit.postgres.connection import replication_connect
+
+    def replicate() -> None:
+        password = _password(policy, secrets)
+        replication_connect(policy.cluster.url, password, "check").finish()
+
+    streamed = policy.backup.source == "stream"
+    scheme, path, _ = split_repository_url(policy.repository.url)
+    return Subject(
+        system_identifier=policy.cluster.system_identifier,
+        source=policy.backup.source,
+        policy_path=policy.path,
+        repository=lambda: open_repository(policy, secrets),
+        signing=signing(policy, secrets),
+        connect=lambda: connect_to(policy, secrets, "check"),
+        replicate=replicate if streamed else None,
+        local_root=path if scheme == "file" else None,
+        data_directory=None if streamed else policy.cluster.data_directory,
+        archive_command=archive_command(policy.path),
+        timeout=timeout,
+        clock=SystemClock(),
+    )
+
+
+class InitSite:
+    """The place of a new policy, its keys and its repository, for `init`.
+
+    Args:
+        policy_dir: where the policy goes; made if it is not there.
+        keys_dir: where its keys go; None for a directory of its own beside it.
+    """
+
+    def __init__(
+        self, name: str, policy_dir: str, keys_dir: str | None, secrets: Secrets
+    ) -> None:
+        folder = os.path.abspath(policy_dir)
+        self.policy_path = os.path.join(folder, f"{name}.yaml")
+        self._keys_dir = os.path.abspath(keys_dir or os.path.join(folder, "keys", name))
+        self._secrets = secrets
+
+    def key_path(self, purpose: str) -> str:
+        """Return the absolute path of a key file."""
+        return os.path.join(self._keys_dir, f"{purpose}.key")
+
+    def read_key(self, purpose: str) -> str | None:
+        """Return what a key file holds; None if there is none."""
+        path = self.key_path(purpose)
+        return self._secrets.resolve(f"file:{path}") if os.path.lexists(path) else None
+
+    def refuse_existing_policy(self) -> None:
+        """Raise PolicyError if there is a policy of that name already."""
+        from drkit.config.writing import already_there
+
+        if os.path.lexists(self.policy_path):
+            raise already_there(self.policy_path)
+
+    def accept(self, draft: PolicyDraft) -> None:
+        """Raise PolicyError if the draft would be no valid policy."""
+        self._parse(draft)
+
+    def create_storage(
+        self, draft: PolicyDraft, owner: tuple[int, int] | None
+    ) -> Storage:
+        """Open the repository's store; make its directory if it is one."""
+        from drkit.config.repository_url import split_repository_url
+        from drkit.storage.local import LocalStorage
+
+        policy = self._parse(draft)
+        scheme, path, _ = split_repository_url(policy.repository.url)
+        if scheme == "file":
+            LocalStorage.create(path, owner)
+        seconds = policy.wal.timeout.total_seconds()
+        return storage(compile_policy(policy), self._secrets, seconds)
+
+    def open_repository(
+        self, draft: PolicyDraft, storage: Storage, lineage: bytes
+    ) -> Repository:
+        """Open the repository as the draft's policy will."""
+        compiled = compile_policy(self._parse(draft))
+        return repository_in(storage, lineage, compiled, self._secrets)
+
+    def write_key(self, purpose: str, text: str, owner: tuple[int, int] | None) -> None:
+        """Create a key file that only its owner can read."""
+        from drkit.config.writing import KEY_MODE, make_directory, write_new
+
+        make_directory(self._keys_dir, 0o700, owner)
+        write_new(self.key_path(purpose), text, KEY_MODE, owner)
+
+    def write_policy(self, draft: PolicyDraft, owner: tuple[int, int] | None) -> None:
+        """Create the policy file."""
+        from drkit.config.writing import (
+            POLICY_MODE,
+            make_directory,
+            render_policy,
+            write_new,
+        )
+
+        make_directory(os.path.dirname(self.policy_path), 0o755, owner)
+        write_new(self.policy_path, render_policy(draft), POLICY_MODE, owner)
+
+    def _parse(self, draft: PolicyDraft) -> Policy:
+        from drkit.config.environment import OVERRIDES
+        from drkit.config.loading import parse_policy
+        from drkit.config.writing import render_policy
+
+        # What the environment replaces is not what the file will say.
+        environ = {
+            name: value
+            for name, value in self._secrets.environ.items()
+            if name not in OVERRIDES
+        }
+        data = render_policy(draft).encode()
+        return parse_policy(data, self.policy_path, environ)

@@ -228,7 +228,9 @@ def _usage(verb: str) -> str:
 def _tell(call: Call, text: str, fields: Mapping[str, object]) -> None:
     """Tell a result; PostgreSQL writes it to its log."""
     if call.output == "json":
-        _write(1, _json({"drkit": f"wal {call.verb}", "version": 1, **fields}))
+        _write(
+            1, _json({"drkit": f"wal {call.verb}", "version": 1, "run": _RUN, **fields})
+        )
     elif call.quiet:
         return
     elif call.log_format == "json":

@@ -11,6 +11,7 @@ an exit code.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import os
@@ -30,7 +31,7 @@ from drkit.cli.progress import BarProgress, LogProgress
 from drkit.errors import DrkitError, Interrupted, NotFound, PolicyError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import NoReturn
 
     from drkit.config.policy import Policy
@@ -123,6 +124,7 @@ class Session:
             command=command,
         )
         self._progress: BarProgress | LogProgress | None = None
+        self._limit: threading.Timer | None = None
 
     @property
     def json(self) -> bool:
@@ -195,6 +197,33 @@ class Session:
         write_err(render_unexpected(error, self.run, as_json=as_json))
         return 1
 
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Let SIGTERM and SIGINT raise `Interrupted` in the block."""
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        before = [signal.signal(number, self._interrupt) for number in numbers]
+        try:
+            yield
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
+            if self._limit is not None:
+                self._limit.cancel()
+
+    def _interrupt(self, number: int, _frame: object) -> NoReturn:
+        """Stop the work: the first signal raises, later ones don't disturb clearing up.
+
+        What hangs meanwhile, such as a store that does not answer, is cut off; what is
+        left over then is cleared away by the next run.
+        """
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        code = Interrupted.exit_code
+        self._limit = threading.Timer(_CLEAR_AWAY_WITHIN, os._exit, (code,))
+        self._limit.daemon = True
+        self._limit.start()
+        raise interrupted(signal.Signals(number).name)
+
     def _policy_path(self, name: str | None) -> str:
         from drkit.config.loading import find_policies, find_policy, policy_dirs
 
@@ -257,18 +286,16 @@ def run_session(
     session: Session, function: Callable[..., int | None], given: Mapping[str, Any]
 ) -> int:
     """Run a command from its checks to its exit code."""
-    previous = [
-        signal.signal(one, _interrupt) for one in (signal.SIGTERM, signal.SIGINT)
-    ]
     try:
-        session.check()
-        return function(session, **given) or 0
+        with session.interruptible():
+            session.check()
+            return function(session, **given) or 0
+    except typer.Exit as end:
+        return end.exit_code
     except BaseException as error:  # noqa: BLE001  every error becomes an exit code
         return session.fail(error)
     finally:
         session.close()
-        for one, handler in zip((signal.SIGTERM, signal.SIGINT), previous, strict=True):
-            signal.signal(one, handler)
 
 
 def interrupted(name: str) -> Interrupted:
@@ -294,20 +321,6 @@ def write_err(text: str) -> None:
     if sys.stderr is not None:
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
-
-
-def _interrupt(number: int, _frame: object) -> NoReturn:
-    """Stop the work: the first signal raises, and later ones don't disturb clearing up.
-
-    What hangs meanwhile, such as a store that does not answer, is cut off; what is left
-    over then is cleared away by the next run.
-    """
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    limit = threading.Timer(_CLEAR_AWAY_WITHIN, os._exit, (Interrupted.exit_code,))
-    limit.daemon = True
-    limit.start()
-    raise interrupted(signal.Signals(number).name)
 
 
 def _signature(function: Callable[..., int | None]) -> inspect.Signature:

@@ -79,8 +79,8 @@ def _repository(draft: PolicyDraft) -> str:
 
 def _keys(draft: PolicyDraft) -> str:
     lines = [
-        "# Without these keys no backup can be read: keep a copy of them away from this",
-        "# host. Each opens one kind of data.",
+        "# Without these keys no backup can be read: keep a copy of them away from",
+        "# this host. Each opens one kind of data.",
         "keys:",
         "  provider: local",
     ]
@@ -204,6 +204,6 @@ def _sync_directory(path: str) -> None:
 def _unwritable(path: str, error: OSError) -> PolicyError:
     return PolicyError(
         f"{path} can't be written: {error.strerror}",
-        hint=f"this runs as uid {os.geteuid()}; run it as the server's user or as root, "
-        "or choose another place with --policy-dir and --keys-dir",
+        hint=f"this runs as uid {os.geteuid()}; run it as the server's user or as "
+        "root, or choose another place with --policy-dir and --keys-dir",
     )

@@ -214,6 +214,8 @@ def _abandon_refusal(state: LogState, entry: Abandon) -> str | None:
 
 def _intent_refusal(state: LogState, entry: ExpireIntent) -> str | None:
     going = set(entry.labels)
+    if len(going) != len(entry.labels):
+        return "a label is named twice"
     for label in entry.labels:
         if label not in state.backups:
             return f"{label} is no live backup"
@@ -249,6 +251,7 @@ def entry_to_json(entry: Entry) -> dict[str, Any]:
     match entry:
         case Begin():
             fields |= {"kind": str(entry.kind), "start_lsn": str(entry.start_lsn)}
+            fields["keys"] = [list(key) for key in entry.keys]
         case Commit():
             manifest = entry.manifest
             fields["manifest"] = {

@@ -61,7 +61,7 @@ def reach(
 def _up_to_switch(
     number: int, history: TimelineHistory, archived: Collection[Segment], size: int
 ) -> tuple[int, Segment | None]:
-    for switch in history.switches:
+    for switch in reversed(history.switches):
         older = Segment(switch.timeline, number)
         if number * size < switch.end < (number + 1) * size and older in archived:
             return switch.end, older

@@ -51,8 +51,8 @@ class RecoveryTarget:
     action: TargetAction = TargetAction.PROMOTE
 
     def __str__(self) -> str:
-        value = self.time or self.lsn or self.xid or self.name
-        if self.time is not None:
-            value = self.time.isoformat(sep=" ")
-        shown = f"{self.kind} {value}" if value is not None else str(self.kind)
+        time = None if self.time is None else self.time.isoformat(sep=" ")
+        values = (time, self.lsn, self.xid, self.name)
+        words = [str(value) for value in values if value is not None]
+        shown = " ".join([str(self.kind), *words])
         return shown if self.inclusive else f"{shown} (exclusive)"

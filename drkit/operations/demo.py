@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import threading
 import time
@@ -32,14 +33,14 @@ _WRITE_BEFORE, _WRITE_AFTER = 1.0, 2.0  # seconds of writing around the backup
 _ROWS_A_COMMIT = 50
 _ARCHIVED_WITHIN = 30.0
 _TABLE = """
-    CREATE TABLE payments (
+    CREATE TABLE public.payments (
         id bigint PRIMARY KEY, account text NOT NULL, amount numeric NOT NULL
     )
 """
 _INSERT = (
-    "INSERT INTO payments SELECT * FROM unnest(%s::bigint[], %s::text[], %s::numeric[])"
+    "INSERT INTO public.payments SELECT * FROM unnest(%s::bigint[], %s::text[], %s::numeric[])"
 )
-_SELECT = "SELECT id, account, amount::bigint FROM payments"
+_SELECT = "SELECT id, account, amount::bigint FROM public.payments"
 
 
 class Row(NamedTuple):
@@ -108,7 +109,7 @@ class Demo:
 
     def run(self, title: str, *arguments: str) -> dict[str, Any]:
         """Run a drkit command as a step and return what it printed as JSON."""
-        shown = " ".join(["drkit", *arguments])
+        shown = shlex.join(["drkit", *arguments])
         with self.step(title, shown) as told:
             command = [*arguments, "--policy-dir", self.policies, "--output", "json"]
             found: dict[str, Any] = json.loads(self.drkit(command))
@@ -197,7 +198,7 @@ def _go_wrong(demo: Demo, server: ThrowawayServer) -> None:
     with demo.step(title) as told, _session(server) as connection:
         moment: datetime = query(connection, "SELECT clock_timestamp()")[0][0]
         time.sleep(0.1)
-        query(connection, "DELETE FROM payments")
+        query(connection, "DELETE FROM public.payments")
         demo.report.moment = moment.isoformat(sep=" ")
         told.append(f"the last good moment was {demo.report.moment}")
         _wait_for_archive(connection)
@@ -240,9 +241,9 @@ def _prove(demo: Demo, server: ThrowawayServer, written: list[Row]) -> None:
     with demo.step("compare what came back with what was written") as told:
         with contextlib.closing(connect(server.url, None, NAME)) as connection:
             found = query(
-                connection, "SELECT id, account, amount::bigint FROM payments"
+                connection, "SELECT id, account, amount::bigint FROM public.payments"
             )
-            query(connection, "INSERT INTO payments VALUES (0, 'after', 1)")
+            query(connection, "INSERT INTO public.payments VALUES (0, 'after', 1)")
         restored = {Row(*row) for row in found}
         demo.report.written, demo.report.restored = len(written), len(restored)
         lost = set(written) - restored

@@ -45,7 +45,9 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 class Site(Protocol):
     """Where a new policy, its keys and its repository are to be."""
 
-    policy_path: str
+    @property
+    def policy_path(self) -> str:
+        """Return the absolute path of the policy file."""
 
     def key_path(self, purpose: str) -> str:
         """Return the absolute path of a key file."""
@@ -63,7 +65,7 @@ class Site(Protocol):
     def accept(self, draft: PolicyDraft) -> None:
         """Raise PolicyError if the draft would be no valid policy."""
 
-    def create_storage(self, owner: Owner | None) -> Storage:
+    def create_storage(self, draft: PolicyDraft, owner: Owner | None) -> Storage:
         """Open the repository's store; make its directory if it is one."""
 
     def open_repository(
@@ -153,7 +155,7 @@ def initialise(
     draft = _draft(request, facts, site, keys)
     site.accept(draft)
 
-    storage = site.create_storage(owner)
+    storage = site.create_storage(draft, owner)
     layout = Layout(request.name)
     prove_create_only(storage, layout.probe(os.urandom(16).hex()))
     lineage = create_identity(storage, clock.now())
@@ -331,11 +333,12 @@ def _result(
 
 def _warnings(request: InitRequest, facts: ServerFacts, site: Site) -> list[str]:
     """Say what may keep archive_command, which runs as the server, from working."""
-    found = [
-        "keep a copy of the keys in "
-        f"{os.path.dirname(site.key_path(SIGNING))} away from this host: without them "
-        "no backup can be read, by anybody"
-    ]
+    folder = os.path.dirname(site.key_path(SIGNING))
+    copy = (
+        f"keep a copy of the keys in {folder} away from this host: without them no "
+        "backup can be read, by anybody"
+    )
+    found = [copy]
     variables = [text[4:] for text in request.s3.values() if text.startswith("env:")]
     if variables:
         found.append(

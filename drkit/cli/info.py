@@ -1,0 +1,283 @@
+"""`drkit info`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from drkit import wiring
+from drkit.cli import render
+from drkit.cli.session import Session, command
+from drkit.errors import DrkitError
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from drkit.config.policy import Policy
+    from drkit.model.backup import BackupSummary
+    from drkit.model.reach import Gap
+    from drkit.operations.info import ClusterInfo, RunningAttempt, Window
+    from drkit.operations.wal_status import TimelineStatus
+
+OBJECTIVE_MISSED = 3
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    command(
+        app,
+        "info",
+        examples="""
+        drkit info
+        drkit info production --output json
+        """,
+    )(info)
+
+
+def info(
+    session: Session,
+    policy: Annotated[
+        str | None,
+        typer.Argument(help="A policy's name or file; every policy if none."),
+    ] = None,
+) -> int:
+    """Show backups, archived WAL, and to which moments they can bring a cluster back.
+
+    Reads the repository only; the database may be gone. Exits with 3 if objectives.rpo
+    is missed: if the newest moment that can be restored is older than it.
+    """
+    found: list[ClusterInfo] = []
+    errors: list[DrkitError] = []
+    for each in _policies(session, policy):
+        try:
+            found.append(_look(session, each))
+        except DrkitError as error:
+            if policy is not None:
+                raise
+            errors.append(error)
+            session.progress.warning(f"{each}: {error}", hint=error.hint)
+    text = "\n\n".join(_text(one) for one in found)
+    shape = {
+        "policies": [_json(one) for one in found],
+        "errors": [error.message for error in errors],
+    }
+    session.show(text, shape)
+    if errors:
+        return errors[0].exit_code
+    missed = any(one.rpo is not None and not one.rpo.met for one in found)
+    return OBJECTIVE_MISSED if missed else 0
+
+
+def _policies(session: Session, policy: str | None) -> list[str | None]:
+    """Return what to show: the files of all policies if none is named."""
+    from drkit.config.loading import find_policies, policy_dirs
+
+    if policy is not None:
+        return [policy]
+    files = find_policies(policy_dirs(session.options.policy_dir, session.environ))
+    return [*files] or [None]
+
+
+def _look(session: Session, name: str | None) -> ClusterInfo:
+    from drkit.operations.info import cluster_info
+
+    policy: Policy = session.policy(name)
+    repository = wiring.open_repository(policy, session.secrets)
+    return cluster_info(repository, policy.objectives.value(), wiring.host_name())
+
+
+def _text(found: ClusterInfo) -> str:
+    rows = [
+        ("repository", found.repository),
+        ("lineage", found.lineage),
+        ("system identifier", found.system_identifier),
+    ]
+    lines = [found.cluster, render.facts(rows), "", *_restorable(found), ""]
+    if found.backups:
+        lines.append(_backups(found.backups))
+        age = found.newest_backup_age
+        lines.append(f"the newest backup ended {_ago(age)}")
+    else:
+        lines.append(f"no backup yet; take one: drkit backup {found.cluster}")
+    lines += [_running(one) for one in found.running]
+    lines += ["", *(_wal(found, one) for one in found.wal.timelines)]
+    if not found.wal.timelines:
+        lines.append("no WAL is archived")
+    if found.rpo is not None:
+        lines += ["", _rpo(found)]
+    return "\n".join(lines)
+
+
+def _restorable(found: ClusterInfo) -> list[str]:
+    if not found.windows:
+        return ["nothing can be restored yet"]
+    lines = ["restorable to any moment"]
+    for window in found.windows:
+        lines.append(f"  from {render.moment(window.start_time)}, {window.start_lsn}")
+        lines.append(f"  to   {_end(window)}, timeline {window.timeline}")
+        if window.missing is not None:
+            lines.append(
+                f"  EXCEPT what follows: WAL segment {window.missing} is missing"
+            )
+        lines += [f"  note: {note}" for note in window.notes]
+    for one in found.unrestorable:
+        lines.append(
+            f"NOT RESTORABLE: {one.label} lacks its own WAL, segment {one.missing}"
+        )
+    return lines
+
+
+def _end(window: Window) -> str:
+    if window.end_time is None:
+        return f"{window.end_lsn}; its newest WAL holds no commit"
+    return f"{render.exact(window.end_time)} (the last commit), {window.end_lsn}"
+
+
+def _backups(backups: tuple[BackupSummary, ...]) -> str:
+    head = ("backup", "source", "ended", "took", "content", "stored", "WAL", "notes")
+    rows = [
+        (
+            one.label,
+            one.source,
+            render.moment(one.stop_time),
+            render.duration(one.stop_time - one.start_time),
+            render.size(one.bytes),
+            render.size(one.stored_bytes),
+            f"{one.timeline}: {one.start_lsn} to {one.stop_lsn}",
+            _notes(one),
+        )
+        for one in backups
+    ]
+    return render.table(head, rows)
+
+
+def _notes(one: BackupSummary) -> str:
+    notes = []
+    if one.damaged_pages:
+        notes.append(f"{one.damaged_pages} DAMAGED PAGES")
+    if one.warnings:
+        notes.append(f"{one.warnings} warnings")
+    return ", ".join(notes)
+
+
+def _running(one: RunningAttempt) -> str:
+    told = {
+        "held": f"lease of {one.holder} until {one.until:%H:%M:%S} UTC"
+        if one.until
+        else "",
+        "lapsed": f"lease of {one.holder} has lapsed; the next backup clears it away",
+        "none": "without a lease; the next backup clears it away when it is old",
+    }[one.lease]
+    return (
+        f"running: {one.label} on {one.host} since {render.moment(one.since)}, {told}"
+    )
+
+
+def _wal(found: ClusterInfo, line: TimelineStatus) -> str:
+    size = found.wal.segment_size
+    text = (
+        f"WAL of timeline {line.timeline}: {line.first.name(size)} to "
+        f"{line.last.name(size)}, {line.segments} segments, "
+        f"{render.size(line.stored_bytes)}"
+    )
+    for gap in line.gaps:
+        first, last = _gap(gap, size)
+        text += f"\n  GAP: {first if first == last else f'{first} to {last}'} missing"
+    return text
+
+
+def _gap(gap: Gap, size: int) -> tuple[str, str]:
+    return gap.first.name(size), gap.last.name(size)
+
+
+def _rpo(found: ClusterInfo) -> str:
+    if found.rpo is None:
+        return ""
+    target = render.duration(found.rpo.target)
+    if found.rpo.measured is None:
+        return f"MISSED: rpo {target}: nothing can be restored"
+    verdict = "met" if found.rpo.met else "MISSED"
+    return (
+        f"{verdict}: rpo {target}: the newest moment that can be restored was "
+        f"{_ago(found.rpo.measured)}. Whatever was committed since would be lost with "
+        "the server; an idle cluster commits nothing"
+    )
+
+
+def _ago(length: timedelta | None) -> str:
+    return "" if length is None else f"{render.duration(length)} ago"
+
+
+def _json(found: ClusterInfo) -> dict[str, Any]:
+    from drkit.model.backup import summary_to_json
+
+    age = found.newest_backup_age
+    return {
+        "policy": found.cluster,
+        "repository": found.repository,
+        "lineage": found.lineage,
+        "system_identifier": found.system_identifier,
+        "time": found.time.isoformat(),
+        "backups": [summary_to_json(one) for one in found.backups],
+        "newest_backup_age_seconds": None if age is None else age.total_seconds(),
+        "running": [_running_json(one) for one in found.running],
+        "wal": [_wal_json(found, one) for one in found.wal.timelines],
+        "restorable": [_window_json(one) for one in found.windows],
+        "unrestorable": [
+            {"label": one.label, "missing": one.missing} for one in found.unrestorable
+        ],
+        "newest_moment": None
+        if found.newest_moment is None
+        else found.newest_moment.isoformat(),
+        "rpo": _rpo_json(found),
+    }
+
+
+def _running_json(one: RunningAttempt) -> dict[str, Any]:
+    return {
+        "label": one.label,
+        "attempt": one.attempt,
+        "host": one.host,
+        "since": one.since.isoformat(),
+        "lease": one.lease,
+        "holder": one.holder or None,
+        "until": None if one.until is None else one.until.isoformat(),
+    }
+
+
+def _wal_json(found: ClusterInfo, line: TimelineStatus) -> dict[str, Any]:
+    size = found.wal.segment_size
+    gaps = [_gap(gap, size) for gap in line.gaps]
+    return {
+        "timeline": line.timeline,
+        "first": line.first.name(size),
+        "last": line.last.name(size),
+        "segments": line.segments,
+        "stored_bytes": line.stored_bytes,
+        "gaps": [{"first": first, "last": last} for first, last in gaps],
+    }
+
+
+def _window_json(one: Window) -> dict[str, Any]:
+    return {
+        "labels": list(one.labels),
+        "timeline": one.timeline,
+        "start_lsn": str(one.start_lsn),
+        "start_time": one.start_time.isoformat(),
+        "end_lsn": str(one.end_lsn),
+        "end_time": None if one.end_time is None else one.end_time.isoformat(),
+        "missing": one.missing,
+        "notes": list(one.notes),
+    }
+
+
+def _rpo_json(found: ClusterInfo) -> dict[str, Any] | None:
+    if found.rpo is None:
+        return None
+    measured = found.rpo.measured
+    return {
+        "target_seconds": found.rpo.target.total_seconds(),
+        "measured_seconds": None if measured is None else measured.total_seconds(),
+        "met": found.rpo.met,
+    }

@@ -1,0 +1,200 @@
+"""What `check` looks at on the server's side, one thing per function."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from drkit.errors import PostgresRefused, SourceUnreadable, StorageError
+from drkit.model.finding import Finding, failed, ok, warning
+from drkit.postgres.control import read_control
+from drkit.postgres.needed import Need, needed_settings
+from drkit.postgres.readiness import (
+    database_bytes,
+    read_archiver,
+    read_role,
+    server_time,
+    setting_values,
+)
+from drkit.postgres.walfile import MAJOR_VERSIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from drkit.postgres.connection import Connection
+    from drkit.postgres.facts import ServerFacts
+    from drkit.postgres.needed import Setting
+    from drkit.protocols import Clock
+
+_CLOCKS_APART = timedelta(seconds=5)
+_SAFE = {
+    "fsync": "a crash of the host can destroy the cluster",
+    "full_page_writes": "pages that a crash tore can't be repaired",
+}
+
+
+def check_rights(connection: Connection, source: str) -> Finding:
+    """Look at what the connection's role may do."""
+    role = read_role(connection, source)
+    if role.statements:
+        error = PostgresRefused(
+            f"the role {role.name} lacks rights that a backup needs",
+            hint=f"let a superuser run: {' '.join(role.statements)}",
+        )
+        return failed("rights", error)
+    what = "a superuser" if role.superuser else "which may do all that is needed"
+    return ok("rights", f"{role.name}, {what}")
+
+
+def check_version(facts: ServerFacts) -> Finding:
+    """Look at the server's version and whether it is a primary."""
+    newest = max(MAJOR_VERSIONS.values())
+    if facts.major_version > newest:
+        error = PostgresRefused(
+            f"PostgreSQL {facts.major_version} is newer than this drkit knows",
+            hint=f"upgrade drkit; this one handles 13 to {newest}",
+        )
+        return failed("server", error)
+    if facts.in_recovery:
+        error = PostgresRefused(
+            "the server is a standby; this version backs up primaries only",
+            hint="let `cluster.url` point at the primary",
+        )
+        return failed("server", error)
+    return ok("server", f"PostgreSQL {facts.major_version}, timeline {facts.timeline}")
+
+
+def check_identity(facts: ServerFacts, system_identifier: str) -> Finding:
+    """Look whether this is the policy's cluster."""
+    name = "system identifier"
+    if str(facts.system_identifier) == system_identifier:
+        return ok(name, system_identifier)
+    error = PostgresRefused(
+        f"the server has {facts.system_identifier}, the policy says "
+        f"{system_identifier}",
+        hint="the URL points at another cluster, or this one was upgraded or made "
+        "anew; then set it up under a name of its own",
+    )
+    return failed(name, error)
+
+
+def check_settings(
+    connection: Connection, command: str, policy_path: str, source: str
+) -> Iterator[Finding]:
+    """Look at the settings that archiving and the safety of the data depend on."""
+    for one in needed_settings(connection, command, policy_path, source):
+        if one.need is not Need.SUGGESTED:
+            yield _setting(one)
+    values = setting_values(connection, (*_SAFE, "data_checksums"))
+    for name, danger in _SAFE.items():
+        if values[name] == "off":
+            yield warning(name, f"is off: {danger}", f"ALTER SYSTEM SET {name} = on;")
+        else:
+            yield ok(name, values[name])
+    if values["data_checksums"] == "on":
+        yield ok("data_checksums", "on")
+    else:
+        yield warning(
+            "data_checksums",
+            "is off: a backup can't tell damaged pages",
+            "stop the server and run: pg_checksums --enable",
+        )
+
+
+def _setting(one: Setting) -> Finding:
+    shown = one.current or "(empty)"
+    if one.need is Need.RIGHT:
+        return ok(one.name, shown)
+    how = "restart the server" if one.restart else "SELECT pg_reload_conf();"
+    error = PostgresRefused(
+        f"is {shown}: {one.reason}", hint=f"{one.statement} Then: {how}"
+    )
+    return failed(one.name, error)
+
+
+def check_data_directory(
+    directory: str, system_identifier: str, facts: ServerFacts | None
+) -> Finding:
+    """Look whether the local source can read the cluster's files, and the right ones.
+
+    Raises:
+        SourceUnreadable: it can't.
+        PostgresRefused: they are another cluster's.
+    """
+    control, _ = read_control(os.path.join(directory, "global", "pg_control"))
+    if str(control.system_identifier) != system_identifier:
+        raise PostgresRefused(
+            f"{directory} belongs to system identifier {control.system_identifier}",
+            hint="correct cluster.data_directory in the policy",
+        )
+    if facts is not None and not _same(directory, facts.data_directory):
+        raise PostgresRefused(
+            f"the server's data directory is {facts.data_directory}, the policy says "
+            f"{directory}",
+            hint="correct cluster.data_directory in the policy",
+        )
+    for path in (directory, os.path.join(directory, "base")):
+        if not os.access(path, os.R_OK | os.X_OK):
+            raise SourceUnreadable(
+                f"{path} can't be read by uid {os.geteuid()}",
+                hint="run drkit as the server's user, or as root",
+            )
+    return ok("data directory", f"{directory} can be read")
+
+
+def _same(first: str, second: str) -> bool:
+    with suppress(OSError):
+        return os.path.samefile(first, second)
+    return False
+
+
+def check_disk(root: str, connection: Connection | None) -> Finding:
+    """Look whether a local repository has room for the next full backup.
+
+    Raises:
+        StorageError: the directory can't be looked at.
+    """
+    name = "disk space"
+    try:
+        system = os.statvfs(root)
+    except OSError as error:
+        message = f"{root} can't be looked at: {error.strerror}"
+        raise StorageError(message) from error
+    free = system.f_bavail * system.f_frsize
+    detail = f"{_gigabytes(free)} free in {root}"
+    if connection is None:
+        return ok(name, detail)
+    wanted = database_bytes(connection)
+    detail += f"; the databases have {_gigabytes(wanted)} before compression"
+    if free < wanted:
+        hint = "the next full backup may not fit: enlarge the file system"
+        return warning(name, detail, hint)
+    return ok(name, detail)
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB"
+
+
+def check_clock(connection: Connection, clock: Clock) -> Finding:
+    """Compare this host's wall clock with the server's."""
+    before = clock.now()
+    there = server_time(connection)
+    here = before + (clock.now() - before) / 2
+    apart = abs(there - here)
+    detail = f"this host and the server are {apart.total_seconds():.1f} s apart"
+    if apart > _CLOCKS_APART:
+        hint = "set both clocks by NTP: recovery targets are times of the server"
+        return warning("clock", detail, hint)
+    return ok("clock", detail)
+
+
+def check_archiver(connection: Connection) -> Finding:
+    """Look at what the server's archiver did last."""
+    status = read_archiver(connection)
+    if status.failing:
+        hint = "the server's log holds what archive_command printed"
+        return warning("archiver", str(status), hint)
+    return ok("archiver", str(status))
