@@ -55,8 +55,9 @@ _WRITING = {
     "synchronous_commit": "off",
     "wal_keep_size": "8GB",
 }
+_TABLE = "CREATE TABLE public.documents (id bigint PRIMARY KEY, doc jsonb)"
 _DOCUMENTS = """
-    INSERT INTO documents
+    INSERT INTO public.documents
     SELECT g, jsonb_build_object(
         'id', g, 'name', md5(g::text), 'price', (g * 31 % 100000) / 100.0,
         'tags', jsonb_build_array(md5((g * 7)::text), md5((g * 13)::text)),
@@ -174,9 +175,11 @@ def _add_documents(connection: Connection, size: int) -> None:
     if size <= 0:
         return
     query(connection, "BEGIN")
-    query(connection, "CREATE TABLE documents (id bigint PRIMARY KEY, doc jsonb)")
+    query(
+        connection, "CREATE TABLE public.documents (id bigint PRIMARY KEY, doc jsonb)"
+    )
     query(connection, _DOCUMENTS.format(first=1, last=_PROBE_ROWS))
-    taken = query(connection, "SELECT pg_table_size('documents')")[0][0]
+    taken = query(connection, "SELECT pg_relation_size('public.documents')")[0][0]
     index = 24  # bytes a row in the primary key, which is no larger while so small
     rows = int(size / (taken / _PROBE_ROWS + index))
     query(connection, _DOCUMENTS.format(first=_PROBE_ROWS + 1, last=rows))
@@ -195,11 +198,13 @@ def session(server: ThrowawayServer) -> contextlib.closing[Connection]:
 
 
 def archive_with(server: ThrowawayServer, command: str) -> None:
-    """Switch `archive_command`, when what was to be archived by the old one is.
+    """Switch `archive_command`, when the old one has archived all WAL there is.
 
     Raises:
         DrkitError: the old command does not get its work done.
     """
+    with session(server) as connection:
+        query(connection, "SELECT pg_switch_wal()")
     directory = f"{server.data_directory}/pg_wal/archive_status"
     deadline = time.monotonic() + _ARCHIVED_WITHIN
     while any(name.endswith(".ready") for name in os.listdir(directory)):

@@ -12,6 +12,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -21,14 +22,13 @@ from cluster import (
     MINIMUM_SIZE,
     Cluster,
     Plan,
-    archive_with,
-    relation_sizes,
     session,
     version_of,
 )
-from measuring import busy_cores, measure
-from peers import NAMES, Site, choose_tools, newest_supported
 from report import Results, machine_facts
+from rounds import Comparison, Wanted
+from selection import NAMES, choose_tools, newest_supported
+from tool import Site
 
 import drkit
 from drkit.errors import DrkitError
@@ -39,13 +39,10 @@ from drkit.postgres.connection import query
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from peers import Tool
-
     from drkit.postgres.process import Account, Identity
 
 _PHASES = ("backup", "restore", "wal")
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_BUSY = 0.15  # cores that others may keep busy before it is worth a warning
 _MARK = "drkit-compare"
 _SPACE = 4  # sizes of the cluster: itself, a copy, a restore, and the repositories
 
@@ -53,6 +50,8 @@ _SPACE = 4  # sizes of the cluster: itself, a copy, a restore, and the repositor
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; return the exit code."""
     options = _parse(arguments)
+    # let the server be stopped and the directory be cleared, as at Ctrl-C
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         _compare(options)
     except DrkitError as error:
@@ -74,7 +73,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--tools", type=_listed(NAMES), help=f"{','.join(NAMES)}; else all there are")
     add("--postgres-bin", metavar="DIR", help="PostgreSQL's programs")
     add("--work", metavar="DIR", help="for cluster and repositories; else a new one")
-    add("--keep", action="store_true", help="leave the cluster in --work, and reuse it")
+    add("--keep", action="store_true", help="leave all in --work; reuse its cluster")
     add("--json", metavar="FILE", help="also write every sample")
     options = parser.parse_args(arguments)
     if options.keep and not options.work:
@@ -147,7 +146,8 @@ def _work_directory(chosen: str | None, account: Account) -> str:
 
 
 def _need_space(work: str, options: argparse.Namespace) -> None:
-    needed, free = options.size * _SPACE, shutil.disk_usage(work).free
+    built = os.path.exists(f"{work}/cluster")
+    needed, free = options.size * (_SPACE - built), shutil.disk_usage(work).free
     if free < needed:
         raise DrkitError(
             f"{work} has {free / 1e9:.1f} GB free; {needed / 1e9:.1f} GB are needed",
@@ -156,7 +156,7 @@ def _need_space(work: str, options: argparse.Namespace) -> None:
 
 
 def _clear(work: str, *, remove: bool) -> None:
-    for name in ("cluster", "restored", "logs", *NAMES):
+    for name in ("cluster", "restored", "logs", "home", *NAMES):
         shutil.rmtree(f"{work}/{name}", ignore_errors=True)
     Path(work, _MARK).unlink()
     if remove:
@@ -167,7 +167,7 @@ def _run(options: argparse.Namespace, work: str, account: Account) -> Results:
     identity = process.drop_to(account, reach=(sys.executable, os.__file__, work))
     cluster, binaries = _cluster(options, work, account, identity)
     # the server's user may not be allowed to keep compiled modules where drkit is
-    compileall.compile_dir(os.path.dirname(drkit.__file__), quiet=1)
+    compileall.compile_dir(os.path.dirname(drkit.__file__), quiet=2)
     with cluster.server(binaries) as server:
         server.start()
         with session(server) as connection:
@@ -190,10 +190,13 @@ def _run(options: argparse.Namespace, work: str, account: Account) -> Results:
                 "jobs": options.jobs,
                 "level": options.level,
                 "rounds": options.rounds,
+                "pushes": options.pushes,
             },
         )
         _say(f"cluster of {size / 1e9:.2f} GB, load average {os.getloadavg()[0]:.2f}")
-        Comparison(options, site, cluster, tools, results).run()
+        wanted = Wanted(options.only, options.rounds)
+        Comparison(wanted, site, cluster, tools, results, _say).run()
+        results.facts["load_average_after"] = os.getloadavg()
         server.stop(timeout=600)
     return results
 
@@ -213,104 +216,6 @@ def _cluster(
         _say(f"building a cluster of PostgreSQL {binaries.major} in {work}")
         cluster.build(plan, binaries)
     return cluster, binaries
-
-
-class Comparison:
-    """The rounds over all tools."""
-
-    def __init__(
-        self,
-        options: argparse.Namespace,
-        site: Site,
-        cluster: Cluster,
-        tools: list[Tool],
-        results: Results,
-    ) -> None:
-        self.options = options
-        self.site = site
-        self.cluster = cluster
-        self.tools = tools
-        self.results = results
-        self.expected = relation_sizes(cluster.data_directory)
-
-    def run(self) -> None:
-        """Measure what was asked for."""
-        self.site.fresh("logs")
-        self._warm_up()
-        wanted = self.options.only
-        if "backup" in wanted or "restore" in wanted:
-            for number in range(self.options.rounds):
-                self._round(number)
-        if "wal" in wanted:
-            self._push_wal()
-
-    def _round(self, number: int) -> None:
-        self._look_around(f"round {number + 1}")
-        if "backup" in self.options.only or number == 0:
-            for tool in self._in_turn(self.tools, number):
-                self._back_up(tool)
-        if "restore" in self.options.only:
-            for tool in self._in_turn(self.tools, number):
-                self._restore(tool)
-
-    def _back_up(self, tool: Tool) -> None:
-        # the new repository must not be sent what the old one still waits for
-        archive_with(self.site.server, "true")
-        archive_with(self.site.server, tool.prepare())
-        self._measure("backup", tool, tool.backup())
-        self.results.stored[tool.name].append(tool.stored())
-
-    def _restore(self, tool: Tool) -> None:
-        target = self.site.fresh("restored")
-        self._measure("restore", tool, tool.restore(target))
-        if relation_sizes(target) != self.expected:
-            raise DrkitError(f"{tool.name} did not restore every file in full")
-        shutil.rmtree(target)
-
-    def _push_wal(self) -> None:
-        archive_with(self.site.server, "true")
-        tools = [tool for tool in self.tools if tool.push("") is not None]
-        for tool in tools:
-            tool.prepare()
-        self._look_around("WAL")
-        for number, segment in enumerate(self.cluster.segments):
-            for tool in self._in_turn(tools, number):
-                command = tool.push(segment)
-                assert command is not None
-                self._measure("wal", tool, command)
-
-    def _measure(self, phase: str, tool: Tool, command: Sequence[str]) -> None:
-        # PostgreSQL runs archive_command in its data directory
-        cwd = self.site.server.data_directory if phase == "wal" else "/"
-        log = f"{self.site.work}/logs/{tool.name}-{phase}.log"
-        sample = measure(command, self.site.identity, log, cwd)
-        self.results.samples[phase][tool.name].append(sample)
-        _say(
-            f"{tool.name} {phase}: {sample.seconds:.2f} s, "
-            f"{sample.cpu_seconds:.2f} s of processor, {sample.peak_bytes / 1e6:.0f} MB"
-        )
-
-    def _warm_up(self) -> None:
-        """Read the cluster once, so that the first tool finds it cached as all do."""
-        buffer = bytearray(1 << 20)
-        for path in Path(self.cluster.directory).rglob("*"):
-            if path.is_file():
-                with path.open("rb", buffering=0) as file:
-                    while file.readinto(buffer):
-                        pass
-
-    def _look_around(self, when: str) -> None:
-        busy = busy_cores()
-        if busy > _BUSY:
-            text = f"before {when}, something else kept {busy:.1f} cores busy"
-            self.results.warnings.append(text)
-            _say(f"warning: {text}")
-
-    @staticmethod
-    def _in_turn(tools: list[Tool], number: int) -> list[Tool]:
-        """Rotate, so that no tool is always the first."""
-        first = number % len(tools)
-        return tools[first:] + tools[:first]
 
 
 def _say(text: str) -> None:

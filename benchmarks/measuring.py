@@ -13,7 +13,7 @@ from drkit.errors import DrkitError
 from drkit.postgres import process
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from drkit.postgres.process import Identity
 
@@ -37,13 +37,18 @@ class Sample(NamedTuple):
 
 
 def measure(
-    argv: Sequence[str], identity: Identity, log_path: str, cwd: str = "/"
+    argv: Sequence[str],
+    identity: Identity,
+    env: Mapping[str, str],
+    log_path: str,
+    cwd: str = "/",
 ) -> Sample:
     """Run a command to its end; what was written before is on disk when it starts.
 
     Args:
         argv: the program and its arguments.
         identity: whom to run it as.
+        env: its whole environment.
         log_path: a file that takes its output; overwritten.
         cwd: its working directory.
 
@@ -53,7 +58,8 @@ def measure(
     os.sync()
     with open(log_path, "wb") as log:
         begun = time.monotonic()
-        child = process.spawn(argv, identity=identity, cwd=cwd, output=log.fileno())
+        output = log.fileno()
+        child = process.spawn(argv, identity=identity, env=env, cwd=cwd, output=output)
         watch = _MemoryWatch(child.pid)
         try:
             watch.start()
@@ -67,8 +73,8 @@ def measure(
             watch.stop()
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode != 0:
-        output = process.tail(Path(log_path).read_bytes())
-        raise DrkitError(f"{' '.join(argv)} ended with {child.returncode}{output}")
+        told = process.tail(Path(log_path).read_bytes())
+        raise DrkitError(f"{' '.join(argv)} ended with {child.returncode}{told}")
     return Sample(seconds, usage.ru_utime + usage.ru_stime, watch.peak_bytes)
 
 

@@ -3,10 +3,10 @@
 Every tool starts each round with an empty repository of its own, archives with its own
 `archive_command`, and runs as the server's user.
 """
+# ruff: noqa: D102  `Tool` says what the methods of each tool do
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import secrets
@@ -14,89 +14,22 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING
 
 import yaml
-from cluster import file_sizes, make_directory, version_of
+from cluster import file_sizes, version_of
+from tool import PATH, Stored
 
 import drkit
-from drkit.errors import DrkitError, NotFound
 from drkit.postgres import process
-from drkit.postgres.binaries import ServerBinaries
-from drkit.postgres.server import ThrowawayServer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from drkit.postgres.process import Completed, Identity
+    from tool import Site
 
-NAMES = ("drkit", "pgbackrest", "pg_basebackup", "cp")
-OLDEST_MAJOR = 13
+_ABSENT = "0000000F.history"
 _PASSPHRASE_BYTES = 48
-_PATH = process.DEFAULT_PATH
-
-
-class Stored(NamedTuple):
-    """Bytes that a tool's repository takes: of its one backup, and of the WAL."""
-
-    backup: int
-    wal: int
-
-
-@dataclass(frozen=True)
-class Site:
-    """What all tools share.
-
-    Attributes:
-        work: the directory in which each has one of its name.
-        jobs: parallel workers.
-        level: of zstd compression.
-    """
-
-    work: str
-    server: ThrowawayServer
-    identity: Identity
-    jobs: int
-    level: int
-
-    def run(self, *argv: str) -> Completed:
-        """Run a command as the server's user.
-
-        Raises:
-            DrkitError: it failed.
-        """
-        return process.run(argv, identity=self.identity)
-
-    def fresh(self, *parts: str) -> str:
-        """Make a directory for the server's user; what was there is gone."""
-        path = os.path.join(self.work, *parts)
-        shutil.rmtree(path, ignore_errors=True)
-        make_directory(path, self.server.account)
-        return path
-
-
-class Tool(Protocol):
-    """A tool, its empty repository and the commands that use it."""
-
-    name: str
-
-    def version(self) -> str:
-        """Return the version as people write it."""
-
-    def prepare(self) -> str:
-        """Empty the repository and set it up; return the `archive_command`."""
-
-    def backup(self) -> Sequence[str]:
-        """Return the command that takes a full backup."""
-
-    def restore(self, target: str) -> Sequence[str]:
-        """Return the command that restores the backup into an empty directory."""
-
-    def push(self, segment: str) -> Sequence[str] | None:
-        """Return the command that archives a WAL segment; None if it has none."""
-
-    def stored(self) -> Stored:
-        """Measure the repository."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +54,9 @@ class Drkit:
         policy = yaml.safe_load(path.read_text())
         policy.setdefault("backup", {})["compression_level"] = self.site.level
         path.write_text(yaml.safe_dump(policy))
+        # the first command of the kind reads the policy and caches what it says
+        absent = self._command("wal", "get", "--policy", "bench", _ABSENT, "absent")
+        self.site.run(*absent, raising=None)
         return str(json.loads(made.stdout)["archive_command"])
 
     def backup(self) -> Sequence[str]:
@@ -262,7 +198,7 @@ class PgBaseBackup:
         if binaries.major < 15:
             return "6"
         options = process.run([binaries.tool("pg_config"), "--configure"]).stdout
-        if b"--with-zstd" in options and shutil.which("zstd", path=_PATH):
+        if b"--with-zstd" in options and shutil.which("zstd", path=PATH):
             return f"client-zstd:level={self.site.level},workers={self.site.jobs}"
         return "client-gzip:level=6"
 
@@ -304,64 +240,6 @@ class Copy:
     def _copy(source: str, target: str) -> Sequence[str]:
         script = 'cp -r "$1/." "$2" && sync -f "$2"'
         return ["sh", "-c", script, "cp", source, target]
-
-
-def find_pgbackrest() -> str | None:
-    """Return pgBackRest's path, if it is installed."""
-    return shutil.which("pgbackrest", path=_PATH)
-
-
-def choose_tools(site: Site, wanted: Sequence[str] | None) -> list[Tool]:
-    """Return the tools that are wanted, or all that are installed.
-
-    Raises:
-        DrkitError: one that is wanted is not installed.
-    """
-    program = find_pgbackrest()
-    every: dict[str, Tool] = {"drkit": Drkit(site)}
-    if program is not None:
-        every["pgbackrest"] = PgBackRest(site, program)
-    if os.path.exists(os.path.join(site.server.binaries.directory, "pg_basebackup")):
-        every["pg_basebackup"] = PgBaseBackup(site)
-    every["cp"] = Copy(site)
-    missing = [name for name in wanted or () if name not in every]
-    if missing:
-        raise DrkitError(f"not installed here: {', '.join(missing)}")
-    return [tool for name, tool in every.items() if wanted is None or name in wanted]
-
-
-def newest_supported(
-    identity: Identity, wanted: Sequence[str] | None
-) -> ServerBinaries:
-    """Return the newest installed PostgreSQL that pgBackRest, if it runs, knows.
-
-    Raises:
-        NotFound: no PostgreSQL that it knows is installed.
-    """
-    runs = wanted is None or "pgbackrest" in wanted
-    program = find_pgbackrest() if runs else None
-    newest = ServerBinaries.locate()
-    for major in range(newest.major, OLDEST_MAJOR - 1, -1):
-        with contextlib.suppress(NotFound):
-            binaries = ServerBinaries.locate(major)
-            if program is None or _is_known(program, binaries, identity):
-                return binaries
-    raise NotFound(
-        "pgBackRest knows none of the PostgreSQL versions that are installed here",
-        hint="choose one with --postgres-bin, and leave pgbackrest out of --tools",
-    )
-
-
-def _is_known(program: str, binaries: ServerBinaries, identity: Identity) -> bool:
-    """Let pgBackRest itself say whether it knows a version."""
-    with ThrowawayServer(binaries) as server:
-        server.initdb()
-        paths = (f"--{name}-path={server.directory}" for name in ("lock", "log"))
-        repository = f"--repo1-path={server.directory}/repository"
-        cluster = f"--pg1-path={server.data_directory}"
-        options = ("--stanza=probe", repository, cluster, *paths, "--no-online")
-        command = [program, *options, "stanza-create"]
-        return process.run(command, identity=identity, raising=None).returncode == 0
 
 
 def _total(directory: str) -> int:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from measuring import Sample
-    from peers import Stored
+    from tool import Stored
 
 _REFERENCE = "drkit"
-_NONE = "–"
+_NONE = "-"
 
 
 @dataclass
@@ -84,8 +84,16 @@ class Results:
             tools = [tool for tool in self.versions if self.samples["wal"][tool]]
             parts.append(_table(_WAL_HEAD, map(self._wal_row, tools)))
         parts += [f"Warning: {text}" for text in self.warnings]
-        parts += [_place(self.facts), f"Measured with `{self.command}`."]
+        parts += [_place(self.facts, self._runs()), f"Measured with `{self.command}`."]
         return "\n\n".join(parts) + "\n"
+
+    def _runs(self) -> str:
+        """Say how often each phase that was measured ran."""
+        return ", ".join(
+            f"{len(next(iter(tools.values())))} x {phase}"
+            for phase, tools in self.samples.items()
+            if tools
+        )
 
     def _backup_row(self, tool: str) -> list[str]:
         backup, wal = _NONE, _NONE
@@ -168,7 +176,7 @@ def _is_in(path: str, directory: str) -> bool:
     return os.path.commonpath([path, directory]) == directory
 
 
-def _place(facts: dict[str, Any]) -> str:
+def _place(facts: dict[str, Any], runs: str) -> str:
     cluster, machine = facts["cluster"], facts["machine"]
     return (
         f"{machine['cores']} cores ({machine['processor']}), "
@@ -176,8 +184,8 @@ def _place(facts: dict[str, Any]) -> str:
         f"{machine['file_system']}, Python {machine['python']}; "
         f"PostgreSQL {cluster['postgresql']}, "
         f"{cluster['bytes'] / 1e9:.2f} GB in {cluster['files']} files, page checksums "
-        f"on; {facts['jobs']} workers, zstd level {facts['level']}; medians of "
-        f"{facts['rounds']} rounds (least–most)."
+        f"on; {facts['jobs']} workers, zstd level {facts['level']}; medians "
+        f"(least-most) of {runs}."
     )
 
 
@@ -193,7 +201,7 @@ def _spread(seconds: list[float], factor: int, digits: int) -> str:
         f"{value * factor:.{digits}f}"
         for value in (median(seconds), min(seconds), max(seconds))
     )
-    return f"{middle} ({least}–{most})"
+    return f"{middle} ({least}-{most})"
 
 
 def _ratio(ratio: float | None) -> str:

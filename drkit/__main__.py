@@ -9,7 +9,7 @@ import os
 import sys
 
 _GET_FAILED = 200
-_HELP = "--help"
+_HELP = {"--help", "-h"}
 
 
 def main() -> None:
@@ -18,9 +18,9 @@ def main() -> None:
     command = arguments[:2]
     if arguments == ["--version"]:
         _version()
-    elif command == ["wal", "get"] and _HELP not in arguments:
+    elif command == ["wal", "get"] and _HELP.isdisjoint(arguments):
         _wal_get(arguments[2:])
-    elif command == ["wal", "push"] and _HELP not in arguments:
+    elif command == ["wal", "push"] and _HELP.isdisjoint(arguments):
         _wal_push(arguments[2:])
     else:
         from drkit.cli.app import run

@@ -320,6 +320,7 @@ class InitSite:
         scheme, path, _ = split_repository_url(policy.repository.url)
         if scheme == "file":
             LocalStorage.create(path, owner)
+            _give_if_empty(path, owner)
         seconds = policy.wal.timeout.total_seconds()
         return storage(compile_policy(policy), self._secrets, seconds)
 
@@ -362,3 +363,9 @@ class InitSite:
         }
         data = render_policy(draft).encode()
         return parse_policy(data, self.policy_path, environ)
+
+
+def _give_if_empty(path: str, owner: tuple[int, int] | None) -> None:
+    """Give away a directory that root made for a repository and nobody has used yet."""
+    if owner is not None and os.stat(path).st_uid == 0 and not os.listdir(path):
+        os.chown(path, *owner)

@@ -57,9 +57,13 @@ def run(
         threading.Thread(target=work, args=(place, task), name=f"worker-{place}")
         for place, task in enumerate(tasks)
     ]
-    for thread in threads:
-        thread.start()
-    _join(threads, stop, watch)
+    try:
+        for thread in threads:
+            thread.start()
+        _join(threads, stop, watch)
+    except BaseException as error:  # noqa: BLE001  re-raised below
+        stop.set(error)
+        _join(threads, stop, None)
     if stop.cause is not None:
         raise stop.cause
     return results  # type: ignore[return-value]  # every task returned

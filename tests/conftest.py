@@ -9,10 +9,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from drkit.postgres.process import Account, server_account
 from tests.pg import Cluster, ClusterFactory, give_to, versions_under_test
 from tests.protect import SETTINGS, Protected, protect
+
+# A busy machine is no bug: examples have no time limit of their own.
+settings.register_profile("drkit", deadline=None)
+settings.load_profile("drkit")
 
 MakeCluster = Callable[..., Cluster]
 

@@ -11,7 +11,7 @@ import typer
 
 from drkit import __version__
 from drkit.cli import backup, policy, restore, wal
-from drkit.cli.errors import render
+from drkit.cli.errors import render, render_unexpected
 from drkit.cli.session import interrupted, write_err, write_out
 
 # Modules that come with capabilities of their own.
@@ -37,6 +37,11 @@ def run(arguments: list[str]) -> int:
         stop = interrupted("SIGINT")
         code = stop.exit_code
         write_err(render("Interrupted", code, stop.message, None, "", as_json=as_json))
+    except Exception as error:  # before any command has begun
+        if os.environ.get("DRKIT_LOG_LEVEL") == "debug":
+            raise
+        code = 1
+        write_err(render_unexpected(error, "", as_json=as_json))
     return int(code or 0)
 
 

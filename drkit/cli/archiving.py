@@ -143,7 +143,7 @@ def _push(call: Call) -> None:
     now, level = datetime.now(UTC), compiled["compression_level"]
     new = archive.archive_wal(wal, name, content, system, now, level)
     what = f"archived {name}" if new else f"{name} was archived already"
-    _tell(call, what, {"file": name, "policy": compiled["name"], "new": new})
+    _tell(call, what, {"policy": compiled["name"], "file": name, "new": new})
 
 
 def _claimed(name: str, content: bytes) -> str | None:
@@ -197,12 +197,13 @@ def _get(call: Call) -> int:
     system = compiled["system_identifier"]
     archive.refuse_other_cluster(here, system)
     wal = wiring.open_wal_archive(compiled, call.secrets)
+    fields = {"policy": compiled["name"], "file": name}
     try:
         archive.fetch_wal(wal, name, destination, system)
     except NotFound as error:
-        _tell(call, error.message, {"file": name, "found": False})
+        _tell(call, error.message, {**fields, "found": False})
         return NOT_ARCHIVED
-    _tell(call, f"fetched {name}", {"file": name, "policy": compiled["name"]})
+    _tell(call, f"fetched {name}", {**fields, "found": True})
     return 0
 
 

@@ -120,5 +120,6 @@ def _text(report: DemoReport) -> str:
 
 def _json(report: DemoReport) -> dict[str, Any]:
     found = asdict(report)
+    found["postgresql_major"] = int(found.pop("version"))
     found["steps"] = [step._asdict() for step in report.steps]
     return found

@@ -9,6 +9,7 @@ import typer
 from drkit import wiring
 from drkit.cli import render
 from drkit.cli.session import Session, command
+from drkit.cli.wal import timeline_json
 from drkit.errors import DrkitError
 
 if TYPE_CHECKING:
@@ -110,9 +111,7 @@ def _text(found: ClusterInfo) -> str:
 
 
 def _restorable(found: ClusterInfo) -> list[str]:
-    if not found.windows:
-        return ["nothing can be restored yet"]
-    lines = ["restorable to any moment"]
+    lines = ["restorable to any moment" if found.windows else "nothing can be restored"]
     for window in found.windows:
         lines.append(f"  from {render.moment(window.start_time)}, {window.start_lsn}")
         lines.append(f"  to   {_end(window)}, timeline {window.timeline}")
@@ -222,7 +221,9 @@ def _json(found: ClusterInfo) -> dict[str, Any]:
         "backups": [summary_to_json(one) for one in found.backups],
         "newest_backup_age_seconds": None if age is None else age.total_seconds(),
         "running": [_running_json(one) for one in found.running],
-        "wal": [_wal_json(found, one) for one in found.wal.timelines],
+        "wal": [
+            timeline_json(one, found.wal.segment_size) for one in found.wal.timelines
+        ],
         "restorable": [_window_json(one) for one in found.windows],
         "unrestorable": [
             {"label": one.label, "missing": one.missing} for one in found.unrestorable
@@ -243,19 +244,6 @@ def _running_json(one: RunningAttempt) -> dict[str, Any]:
         "lease": one.lease,
         "holder": one.holder or None,
         "until": None if one.until is None else one.until.isoformat(),
-    }
-
-
-def _wal_json(found: ClusterInfo, line: TimelineStatus) -> dict[str, Any]:
-    size = found.wal.segment_size
-    gaps = [_gap(gap, size) for gap in line.gaps]
-    return {
-        "timeline": line.timeline,
-        "first": line.first.name(size),
-        "last": line.last.name(size),
-        "segments": line.segments,
-        "stored_bytes": line.stored_bytes,
-        "gaps": [{"first": first, "last": last} for first, last in gaps],
     }
 
 

@@ -7,10 +7,10 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, MutableMapping
+
+    from structlog.typing import FilteringBoundLogger
 
     Event = MutableMapping[str, Any]
 
@@ -66,14 +66,16 @@ class Redactor:
 
 def make_log(
     log_format: str, level: str, redactor: Redactor, **context: str
-) -> structlog.typing.FilteringBoundLogger:
+) -> FilteringBoundLogger:
     """Return a logger whose every line carries `context`.
 
     Args:
         log_format: `text` or `json`.
         level: the least level that is told.
     """
-    log: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
+    import structlog
+
+    log: FilteringBoundLogger = structlog.wrap_logger(
         _StandardError(),
         processors=[
             structlog.processors.add_log_level,

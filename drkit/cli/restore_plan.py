@@ -73,6 +73,12 @@ def _notes(plan: RestorePlan) -> Iterator[str]:
             f"{plan.backup.damaged_pages} pages had wrong checksums when they were "
             "backed up, and will have them again"
         )
+    file = plan.manifest.head.server.config_file
+    if file:
+        yield (
+            f"the server was configured by {file}, outside of its data directory, so "
+            "that file is not in the backup"
+        )
     yield from plan.manifest.head.warnings
 
 
@@ -85,7 +91,10 @@ def next_steps(plan: RestorePlan) -> str:
     """Return what a person does after the restore."""
     to = plan.request.to
     log = f"{to}.log"
-    start = f"{_pg_ctl(plan)} -D {shlex.quote(to)} -l {shlex.quote(log)} start"
+    start = (
+        f"{_pg_ctl(plan)} -D {shlex.quote(to)} -l {shlex.quote(log)}"
+        f"{_configuration(plan)} start"
+    )
     as_user = _as_user(plan)
     lines = [
         "next:",
@@ -103,6 +112,17 @@ def next_steps(plan: RestorePlan) -> str:
         "the old server still runs, set archive_mode = off and another port first."
     )
     return "\n".join(lines)
+
+
+def _configuration(plan: RestorePlan) -> str:
+    """Return what names a configuration that is not in the data directory."""
+    file = plan.manifest.head.server.config_file
+    if not file:
+        return ""
+    # Debian's file names the data directory too, which is the lost cluster's.
+    options = {"config_file": file, "data_directory": plan.request.to}
+    given = (f"-c {name}={shlex.quote(value)}" for name, value in options.items())
+    return f" -o {shlex.quote(' '.join(given))}"
 
 
 def _pg_ctl(plan: RestorePlan) -> str:

@@ -12,7 +12,7 @@ from drkit.cli.session import Options, Session, command
 
 if TYPE_CHECKING:
     from drkit.model.reach import Gap
-    from drkit.operations.wal_status import WalStatus
+    from drkit.operations.wal_status import TimelineStatus, WalStatus
 
 OBJECTIVE_MISSED = 3
 _PolicyOption = Annotated[
@@ -151,23 +151,25 @@ def _json(policy: str, found: WalStatus) -> dict[str, Any]:
         "policy": policy,
         "segment_size": size,
         "stored_bytes": found.stored_bytes,
-        "timelines": [
-            {
-                "timeline": line.timeline,
-                "first": line.first.name(size),
-                "last": line.last.name(size),
-                "segments": line.segments,
-                "stored_bytes": line.stored_bytes,
-                "gaps": [
-                    {
-                        "first": gap.first.name(size),
-                        "last": gap.last.name(size),
-                        "segments": gap.last.number - gap.first.number + 1,
-                    }
-                    for gap in line.gaps
-                ],
-            }
-            for line in found.timelines
-        ],
+        "timelines": [timeline_json(line, size) for line in found.timelines],
         "other_files": found.other,
+    }
+
+
+def timeline_json(line: TimelineStatus, size: int) -> dict[str, Any]:
+    """Return what is archived of one timeline as JSON; `size` is a segment's."""
+    return {
+        "timeline": line.timeline,
+        "first": line.first.name(size),
+        "last": line.last.name(size),
+        "segments": line.segments,
+        "stored_bytes": line.stored_bytes,
+        "gaps": [
+            {
+                "first": gap.first.name(size),
+                "last": gap.last.name(size),
+                "segments": gap.last.number - gap.first.number + 1,
+            }
+            for gap in line.gaps
+        ],
     }

@@ -73,6 +73,8 @@ class ServerDescription:
         relation_segment_size: in blocks.
         wal_segment_size: in bytes.
         group_access: whether the data directory is readable by its group.
+        config_file: the configuration file, where it lies outside of the data
+            directory and so is not in the backup; else empty.
     """
 
     system_identifier: str
@@ -84,6 +86,7 @@ class ServerDescription:
     wal_segment_size: int
     data_checksums: bool
     group_access: bool
+    config_file: str = ""
 
 
 @dataclass(frozen=True, slots=True)

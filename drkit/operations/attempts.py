@@ -64,6 +64,9 @@ def abandon_dead(repository: Repository, host: str, progress: Progress) -> None:
     state = repository.log.read()
     leases = Leases(repository.storage, repository.layout, repository.clock)
     held = leases.held(Holder.this(host))
+    running = {begin.attempt for begin in state.running()}
+    for idle in leases.attempts() - held.keys() - running:
+        leases.release(idle)  # it died before it began, or after it had ended
     for begin in state.running():
         if begin.attempt not in held and _is_dead(repository, begin, host):
             abandon(repository, begin.attempt, "its process is gone")

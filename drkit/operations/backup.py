@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from drkit import __version__, workers
+from drkit.crypto.keys import new_dek
 from drkit.errors import DrkitError
 from drkit.model.backup import BackupSummary
 from drkit.model.label import BackupKind, new_label
@@ -89,6 +90,8 @@ def full_backup(
     with leased(repository, attempt_id, options.host, progress):
         attempt = _begin(repository, source, attempt_id, progress)
         with _abandoned_on_failure(repository, attempt_id, progress):
+            for key in (attempt.data_key, attempt.manifest_key):
+                repository.keyring.store(key)
             copied, packed, end = _copy(repository, source, attempt, options, progress)
             progress.phase("wal")
             wait_for_wal(
@@ -113,8 +116,8 @@ def _begin(
     progress.phase("start")
     label_of = _label_chooser(repository)
     start = source.start(f"drkit {label_of(repository.log.state)}")
-    data_key = repository.keyring.create("backup")
-    manifest_key = repository.keyring.create("catalog")
+    # The entry names the keys before they are stored: none is ever left unknown.
+    data_key, manifest_key = new_dek("backup"), new_dek("catalog")
     keys = tuple((key.purpose, key.key_id.hex()) for key in (data_key, manifest_key))
 
     def decide(state: LogState) -> Entry:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from drkit.errors import Corrupt, NotFound, TargetUnreachable
+from drkit.model.lsn import Lsn
 from drkit.model.reach import Reach, reach
 from drkit.model.recovery import RecoveryTarget, TargetKind
 from drkit.model.timeline import TimelineHistory
 from drkit.model.wal import Segment, WalFileKind, WalFileName, parse_segment
-from drkit.postgres.walrecords import EventKind, WalEvent, scan_segment
+from drkit.postgres.walrecords import EventKind, scan_segment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
 
     from drkit.model.backup import BackupSummary
     from drkit.model.log import Commit
+    from drkit.postgres.walrecords import Carry, SegmentScan, WalEvent
     from drkit.repository.repository import Repository
 
 _LOOK_BACK = 64  # segments that are searched for the last commit
+_SEARCHED = (TargetKind.NAME, TargetKind.XID)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,8 @@ class Choice:
     """A backup, the branch to follow from it, and the WAL that leads to the target.
 
     Attributes:
+        last_record: where the last record of that WAL begins: the last LSN at which a
+            recovery can stop.
         last_commit: time of the last commit or abort that the WAL holds; None if the
             newest segments hold none.
         notes: what a person should know of the choice.
@@ -36,8 +41,24 @@ class Choice:
     commit: Commit
     history: TimelineHistory
     reach: Reach
+    last_record: Lsn
     last_commit: datetime | None
     notes: tuple[str, ...]
+
+
+class Tail(NamedTuple):
+    """What the end of a stretch of WAL holds.
+
+    Attributes:
+        reach: the stretch, up to its first damaged segment as far as it was read.
+        last_record, last_commit: as in `Choice`.
+        damaged: the error that names the damaged object.
+    """
+
+    reach: Reach
+    last_record: Lsn
+    last_commit: datetime | None
+    damaged: Corrupt | None
 
 
 def choose(repository: Repository, label: str | None, target: RecoveryTarget) -> Choice:
@@ -66,43 +87,53 @@ class ArchivedWal:
         self._repository = repository
         self._names = [stored.file for stored in repository.wal.list()]
         self._histories = dict(self._read_histories())
+        self._searched: set[Segment] = set()
 
     def newest_before(self, commits: list[Commit], target: RecoveryTarget) -> Choice:
         """Return the newest backup from which the target can be reached."""
+        early = [one for one in commits if not _ends_behind(one.backup, target)]
         refusal: TargetUnreachable | None = None
-        for commit in reversed(commits):
+        for commit in reversed(early or commits[:1]):
             try:
-                choice = self.checked(commit, target)
-                self._must_hold(choice, target)
+                return self.checked(commit, target)
             except TargetUnreachable as error:
                 refusal = refusal or error
-            else:
-                return choice
         if refusal is None:
             raise ValueError("no backups to choose from")
         raise refusal
 
     def checked(self, commit: Commit, target: RecoveryTarget) -> Choice:
-        """Return the choice of one backup, if the target can be reached from it."""
+        """Return the choice of one backup, if the target can be reached from it.
+
+        Raises:
+            TargetUnreachable: it can't.
+            Corrupt: damaged WAL is in the way.
+        """
         backup = commit.backup
         history, notes = self.branch(backup, target)
         size = backup.wal_segment_size
-        there = self.segments(size)
-        reached = reach(backup.start_lsn, history, there, size)
-        last = self.last_commit(reached, size)
+        reached = reach(backup.start_lsn, history, self.segments(size), size)
+        limit = None if target.kind is TargetKind.TIME else _LOOK_BACK
+        reached, last_record, last_commit, damaged = self.tail(reached, size, limit)
         if reached.end < backup.stop_lsn:
-            raise TargetUnreachable(
+            raise damaged or TargetUnreachable(
                 f"backup {backup.label} needs WAL up to {backup.stop_lsn}, but "
                 f"{reached.missing.name(size)} is missing",
                 hint="choose another backup; `drkit info` lists them",
             )
         if reached.gap:
             notes.append(
-                f"WAL segment {reached.missing.name(size)} is missing; recovery can't "
-                f"go past {reached.end}"
+                f"WAL segment {reached.missing.name(size)} is "
+                f"{'damaged' if damaged else 'missing'}; recovery can't go past "
+                f"{reached.end}"
             )
-        choice = Choice(commit, history, reached, last, tuple(notes))
+        choice = Choice(
+            commit, history, reached, last_record, last_commit, tuple(notes)
+        )
         _refuse_unreachable(choice, target)
+        if damaged is not None and target.kind is TargetKind.LATEST:
+            raise Corrupt(damaged.message, hint=_window(choice))
+        self._must_hold(choice, target)
         return choice
 
     def branch(
@@ -134,17 +165,30 @@ class ArchivedWal:
 
     def _must_hold(self, choice: Choice, target: RecoveryTarget) -> None:
         """A name or a transaction is searched for: its place decides the backup."""
-        if target.kind not in (TargetKind.NAME, TargetKind.XID):
+        if target.kind not in _SEARCHED:
             return
         size = choice.commit.backup.wal_segment_size
         stop = choice.commit.backup.stop_lsn
-        for event in self._events(choice.reach.segments, size):
+        segments = self._not_searched(choice.reach.segments)
+        for event in self.events(segments, size):
             if event.lsn >= stop and _is_target(event, target):
                 return
+        # What lies in the segment of the backup's end may have come before that.
+        behind = {one for one in choice.reach.segments if one.start(size) >= stop}
+        self._searched |= behind
         raise TargetUnreachable(
             f"{target} was not found in the WAL behind backup "
-            f"{choice.commit.backup.label} or an older one",
+            f"{choice.commit.backup.label}",
             hint=_window(choice),
+        )
+
+    def _not_searched(self, segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
+        """Leave out what a newer backup was refused for, but where records reach in."""
+        before = (None, *segments)
+        return tuple(
+            segment
+            for previous, segment in zip(before, segments, strict=False)
+            if segment not in self._searched or previous not in self._searched
         )
 
     def last_commit(self, reached: Reach, size: int) -> datetime | None:
@@ -152,24 +196,62 @@ class ArchivedWal:
 
         None if its newest segments hold none.
         """
-        for segment in reversed(reached.segments[-_LOOK_BACK:]):
-            times = [
-                event.time
-                for event in self._events((segment,), size)
-                if event.kind is not EventKind.RESTORE_POINT and event.lsn < reached.end
-            ]
-            if times:
-                return max(times)
-        return None
+        return self.tail(reached, size).last_commit
 
-    def _events(self, segments: tuple[Segment, ...], size: int) -> Iterator[WalEvent]:
-        carry = None
+    def tail(
+        self, reached: Reach, size: int, look_back: int | None = _LOOK_BACK
+    ) -> Tail:
+        """Read the end of WAL backwards, to its last record and its last commit.
+
+        A damaged segment ends the reach, since PostgreSQL could not go past it.
+
+        Args:
+            look_back: in how many segments to look for a commit; None for all.
+        """
+        last_record, last_commit, damaged = Lsn(0), None, None
+        index = left = len(reached.segments)
+        if look_back is not None:
+            left = min(left, look_back)
+        while index and (last_record == 0 or (last_commit is None and left > 0)):
+            index, left = index - 1, left - 1
+            try:
+                scan = self._scan_behind(reached.segments, index, size)
+            except Corrupt as error:
+                damaged, last_record, last_commit = error, Lsn(0), None
+                reached = _cut(reached, index, size)
+                continue
+            last_record = last_record or Lsn(min(scan.last, reached.end))
+            last_commit = last_commit or _last_commit(scan.events, reached.end)
+        return Tail(reached, last_record, last_commit, damaged)
+
+    def events(self, segments: tuple[Segment, ...], size: int) -> Iterator[WalEvent]:
+        """Yield the events of segments, oldest first.
+
+        Raises:
+            Corrupt: a segment is damaged.
+        """
+        carry, before = None, None
         for segment in segments:
-            name = WalFileName.parse(segment.name(size))
-            data = self._repository.wal.get(name)
-            scan = scan_segment(data, segment.start(size), carry)
-            carry = scan.carry
+            follows = before is not None and segment.number == before.number + 1
+            scan = self._scan(segment, size, carry if follows else None)
+            carry, before = scan.carry, segment
             yield from scan.events
+
+    def _scan_behind(
+        self, segments: tuple[Segment, ...], index: int, size: int
+    ) -> SegmentScan:
+        """Scan a segment with the record that reaches into it."""
+        carry = None
+        if index > 0:
+            try:
+                carry = self._scan(segments[index - 1], size, None).carry
+            except Corrupt:
+                carry = None  # its own turn comes
+        return self._scan(segments[index], size, carry)
+
+    def _scan(self, segment: Segment, size: int, carry: Carry | None) -> SegmentScan:
+        name = WalFileName.parse(segment.name(size))
+        return scan_segment(self._repository.wal.get(name), segment.start(size), carry)
 
     def segments(self, size: int) -> set[Segment]:
         """Return the archived segments of all timelines."""
@@ -203,10 +285,22 @@ def _refuse_unreachable(choice: Choice, target: RecoveryTarget) -> None:
         raise TargetUnreachable(f"{target} {why}", hint=_window(choice))
 
 
+def _ends_behind(backup: BackupSummary, target: RecoveryTarget) -> bool:
+    """Say whether a backup ended behind the target, and so can't lead to it."""
+    if target.kind is TargetKind.LSN and target.lsn is not None:
+        return target.lsn < backup.stop_lsn
+    if target.kind is TargetKind.TIME and target.time is not None:
+        return target.time < backup.stop_time
+    return False
+
+
 def _lsn_refusal(choice: Choice, lsn: int) -> str | None:
+    """PostgreSQL stops at an LSN only when it meets a record that begins there."""
     if lsn < choice.commit.backup.stop_lsn:
         return f"lies before the end of backup {choice.commit.backup.label}"
-    return "lies behind the last archived WAL" if lsn > choice.reach.end else None
+    if lsn > choice.last_record:
+        return "lies behind the last record that is archived"
+    return None
 
 
 def _time_refusal(choice: Choice, time: datetime, *, inclusive: bool) -> str | None:
@@ -214,20 +308,36 @@ def _time_refusal(choice: Choice, time: datetime, *, inclusive: bool) -> str | N
     if time < choice.commit.backup.stop_time:
         return f"lies before the end of backup {choice.commit.backup.label}"
     last = choice.last_commit
-    if last is None or time < last or (time == last and not inclusive):
+    if last is not None and (time < last or (time == last and not inclusive)):
         return None
     return "is not before the last commit that is archived; recovery to it would fail"
+
+
+def _cut(reached: Reach, index: int, size: int) -> Reach:
+    """Return a reach that ends where its segment `index` begins."""
+    missing = reached.segments[index]
+    return Reach(reached.segments[:index], missing.start(size), missing, gap=True)
+
+
+def _last_commit(events: list[WalEvent], end: Lsn) -> datetime | None:
+    times = [
+        event.time
+        for event in events
+        if event.kind is not EventKind.RESTORE_POINT and event.lsn < end
+    ]
+    return max(times, default=None)
 
 
 def _window(choice: Choice) -> str:
     backup = choice.commit.backup
     last = choice.last_commit
     until = f" ({last.isoformat(sep=' ')})" if last is not None else ""
-    return (
+    reachable = (
         f"from {backup.label} can be reached: {backup.stop_lsn} "
-        f"({backup.stop_time.isoformat(sep=' ')}) to {choice.reach.end}{until}; without "
-        "a target, recovery goes to the end"
+        f"({backup.stop_time.isoformat(sep=' ')}) to {choice.last_record}{until}"
     )
+    end = "without a target, recovery goes to the end"
+    return "; ".join((reachable, end, *choice.notes))
 
 
 def _is_target(event: WalEvent, target: RecoveryTarget) -> bool:

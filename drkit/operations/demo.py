@@ -38,7 +38,8 @@ _TABLE = """
     )
 """
 _INSERT = (
-    "INSERT INTO public.payments SELECT * FROM unnest(%s::bigint[], %s::text[], %s::numeric[])"
+    "INSERT INTO public.payments "
+    "SELECT * FROM unnest(%s::bigint[], %s::text[], %s::numeric[])"
 )
 _SELECT = "SELECT id, account, amount::bigint FROM public.payments"
 

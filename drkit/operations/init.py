@@ -26,7 +26,7 @@ from drkit.postgres.facts import read_facts
 from drkit.postgres.needed import Setting, needed_settings
 from drkit.postgres.readiness import read_role
 from drkit.repository.identity import create_identity, prove_create_only
-from drkit.repository.layout import Layout
+from drkit.repository.layout import REPOSITORY, Layout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -358,12 +358,16 @@ def _warnings(request: InitRequest, facts: ServerFacts, site: Site) -> list[str]
             f"the server runs as uid {status.st_uid}, which can't read the keys that "
             f"uid {os.geteuid()} wrote; let it own them, or its archive_command fails"
         )
-    for path in (site.policy_path, site.key_path(SIGNING)):
+    paths = [site.policy_path, site.key_path(SIGNING)]
+    if request.repository_url.startswith("file://"):
+        root = request.repository_url.removeprefix("file://").rstrip("/")
+        paths.append(os.path.join(root, REPOSITORY))
+    for path in paths:
         barrier = _barrier(path, status.st_uid, status.st_gid)
         if barrier is not None:
             found.append(
                 f"the server runs as uid {status.st_uid} and may not enter {barrier}, "
-                f"so that its archive_command can't read {path}"
+                f"so that its archive_command can't get at {path}"
             )
     return found
 

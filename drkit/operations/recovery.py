@@ -101,11 +101,7 @@ def foreign_targets(
         ]
 
     found = find_recovery_settings(f"{directory}/{main}", texts[main], read_include)
-    return [
-        one
-        for one in found
-        if one.name in _TARGETS and one.name not in settings
-    ]
+    return [one for one in found if one.name in _TARGETS and one.name not in settings]
 
 
 def disable_settings(text: str, lines: set[int]) -> str:

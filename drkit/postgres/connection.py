@@ -14,6 +14,7 @@ from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from drkit.errors import PostgresRefused, PostgresUnreachable, UsageError
+from drkit.postgres.peer import acting_as, socket_owner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,9 +67,7 @@ def connect(url: str, password: str | None, purpose: str) -> Connection:
     """
     conninfo = _conninfo(url, password, purpose)
     try:
-        connection = psycopg.connect(
-            conninfo, autocommit=True, client_encoding="utf8", prepare_threshold=None
-        )
+        connection = _log_in(conninfo)
     except psycopg.Error as error:
         raise _login_error(error, url, password) from None
     try:
@@ -94,6 +93,11 @@ def replication_connect(url: str, password: str | None, purpose: str) -> PGconn:
     """
     conninfo = _conninfo(url, password, purpose, replication="true")
     connection = pq.PGconn.connect(conninfo.encode())
+    owner = socket_owner(connection)
+    if owner is not None:
+        connection.finish()
+        with acting_as(owner):
+            connection = pq.PGconn.connect(conninfo.encode())
     if connection.status != pq.ConnStatus.OK:
         error = psycopg.OperationalError(connection.get_error_message())
         connection.finish()
@@ -128,6 +132,22 @@ def translated(connection: Connection) -> Iterator[None]:
         yield
     except psycopg.Error as error:
         raise _statement_error(connection, error) from None
+
+
+def _log_in(conninfo: str) -> Connection:
+    def attempt() -> Connection:
+        return psycopg.connect(
+            conninfo, autocommit=True, client_encoding="utf8", prepare_threshold=None
+        )
+
+    try:
+        return attempt()
+    except psycopg.Error as error:
+        owner = socket_owner(error.pgconn)
+        if owner is None:
+            raise
+    with acting_as(owner):
+        return attempt()
 
 
 def _conninfo(url: str, password: str | None, purpose: str, **extra: str) -> str:

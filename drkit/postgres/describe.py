@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from drkit.errors import PostgresRefused
@@ -42,7 +43,14 @@ def describe(connection: Connection, facts: ServerFacts) -> ServerDescription:
         wal_segment_size=facts.wal_segment_size,
         data_checksums=facts.data_checksums,
         group_access=bool(facts.data_directory_mode & _GROUP_READ),
+        config_file=_outside(facts.config_file, facts.data_directory),
     )
+
+
+def _outside(path: str, directory: str) -> str:
+    """Return `path` if it lies outside of `directory`, as on Debian; else nothing."""
+    inside = os.path.realpath(path).startswith(os.path.realpath(directory) + os.sep)
+    return "" if inside or path.startswith(directory + os.sep) else path
 
 
 def refuse_unless_backupable(facts: ServerFacts, system_identifier: str) -> None:

@@ -43,7 +43,7 @@ _SKIPPED_FILES = frozenset(
 _RELATION = re.compile(
     rb"(?P<number>\d+)(?:_(?P<fork>fsm|vm|init))?(?:\.(?P<segment>\d+))?\Z"
 )
-_TEMPORARY = re.compile(rb"t\d+_\d+(?:_\w+)?(?:\.\d+)?\Z")
+_TEMPORARY = re.compile(rb"t\d+_\d+(?:_(?:fsm|vm|init))?(?:\.\d+)?\Z")
 _DATABASE = re.compile(
     rb"(?:global|base/\d+|pg_tblspc/\d+/PG_[^/]+/\d+)\Z"
 )  # the directories that hold relations

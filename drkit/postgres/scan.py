@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -98,10 +99,10 @@ class _Walker:
         try:
             status = entry.stat(follow_symlinks=False)
             if stat.S_ISLNK(status.st_mode):
-                if self._loops(entry.path):
-                    self._warn(path, "links to a place around it and was left out")
+                followed = self._link(entry, path)
+                if followed is None:
                     return
-                status = self._link(entry, path)
+                status = followed
         except FileNotFoundError:
             return  # dropped since it was listed; WAL replay drops it too
         except OSError as error:
@@ -145,12 +146,26 @@ class _Walker:
             Tablespace(oid, os.fsdecode(where), name, in_place)
         )
 
-    def _link(self, entry: os.DirEntry[bytes], path: bytes) -> os.stat_result:
-        """Follow a link; what it points at is stored in its place."""
+    def _link(self, entry: os.DirEntry[bytes], path: bytes) -> os.stat_result | None:
+        """Follow a link; what it points at is stored in its place.
+
+        Returns:
+            None for one that leads nowhere, or round in circles.
+        """
+        try:
+            status = entry.stat(follow_symlinks=True)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ELOOP):
+                raise
+            self._warn(path, "links to nothing and was left out")
+            return None
+        if stat.S_ISDIR(status.st_mode) and self._loops(entry.path):
+            self._warn(path, "links to a place around it and was left out")
+            return None
         expected = path in EMPTIED or path.startswith(_TABLESPACES + b"/")
         if not expected:
             self._warn(path, "is a symbolic link; what it points at is stored instead")
-        return entry.stat(follow_symlinks=True)
+        return status
 
     def _loops(self, place: bytes) -> bool:
         """Say whether following a link would walk the data directory again."""

@@ -42,7 +42,7 @@ _KINDS[b"2"] = MemberKind.LINK
 
 
 class TarSplitter:
-    """Takes an archive's bytes as they come; yields headers and stretches of content."""
+    """Takes an archive's bytes as they come; yields headers and their content."""
 
     def __init__(self) -> None:
         self._header = bytearray()

@@ -115,12 +115,15 @@ class SegmentScan(NamedTuple):
         complete: whether the records go on to the segment's end, or to a switch of
             segments. A segment that is still being written is not complete, nor is one
             that is damaged in the middle.
+        last: where the last whole record begins; 0 if none ends in this segment, or
+            the one that does began where no scan was.
     """
 
     events: list[WalEvent]
     carry: Carry | None
     end: Lsn
     complete: bool
+    last: Lsn = Lsn(0)
 
 
 def scan_segment(
@@ -232,7 +235,7 @@ class _Scan:
         end = self.lsn_of(self.last_byte - 1) + 1 if self.last_byte else self.start
         to_the_end = position >= len(self.stream) or carry is not None
         complete = switched or (self.whole and to_the_end)
-        return SegmentScan(self.events, carry, Lsn(end), complete)
+        return SegmentScan(self.events, carry, Lsn(end), complete, Lsn(previous))
 
     def _stretch_start(self, limit: int) -> int:
         """Return where the records that end at `limit` begin at the earliest."""

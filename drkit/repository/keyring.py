@@ -65,13 +65,17 @@ class Keyring:
     def create(self, purpose: str) -> Dek:
         """Make a DEK and store it wrapped; it is durable when this returns."""
         dek = new_dek(purpose)
-        context = wrap_context(self._lineage, purpose, dek.key_id)
-        wrapped = self.provider(purpose).wrap(dek.secret, context)
-        stored = StoredKey(purpose, dek.key_id, _FIRST, (wrapped,))
-        name = self._layout.dek_generation(purpose, dek.key_id, _FIRST)
-        self._storage.put(name, encode_key(stored, self._lineage))
-        self._deks[purpose, dek.key_id] = dek
+        self.store(dek)
         return dek
+
+    def store(self, dek: Dek) -> None:
+        """Store a new DEK wrapped; it is durable when this returns."""
+        context = wrap_context(self._lineage, dek.purpose, dek.key_id)
+        wrapped = self.provider(dek.purpose).wrap(dek.secret, context)
+        stored = StoredKey(dek.purpose, dek.key_id, _FIRST, (wrapped,))
+        name = self._layout.dek_generation(dek.purpose, dek.key_id, _FIRST)
+        self._storage.put(name, encode_key(stored, self._lineage))
+        self._deks[dek.purpose, dek.key_id] = dek
 
     def get(self, purpose: str, key_id: bytes) -> Dek:
         """Return the DEK of that id.

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 LEASE_FOR = timedelta(minutes=10)
 RENEW_EVERY = timedelta(minutes=3)
+_PLAUSIBLE = LEASE_FOR + timedelta(hours=1)
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _NAMESPACE = Path("/proc/self/ns/pid")
 
@@ -89,14 +90,22 @@ class Leases:
             self._storage.delete(info.name)
 
     def held(self, here: Holder) -> dict[str, Lease]:
-        """Return the leases that still hold, by attempt."""
+        """Return the leases that still hold, by attempt.
+
+        One that would hold for very long was written by a clock that is wrong, or this
+        clock is: it may be years before it lapses, so it counts for nothing.
+        """
         now = self._clock.now()
         newest = {lease.attempt: lease for lease in self._listed()}
         return {
             attempt: lease
             for attempt, lease in newest.items()
-            if lease.until > now and not lease.holder.gone(here)
+            if now < lease.until < now + _PLAUSIBLE and not lease.holder.gone(here)
         }
+
+    def attempts(self) -> set[str]:
+        """Return every attempt that has a lease, lapsed or not."""
+        return {lease.attempt for lease in self._listed()}
 
     def last(self, attempt: str) -> Lease | None:
         """Return an attempt's newest lease, lapsed or not; None if it has none."""

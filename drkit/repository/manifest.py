@@ -276,6 +276,7 @@ def _server_from_json(found: members.Members) -> ServerDescription:
         wal_segment_size=members.count(found, "wal_segment_size"),
         data_checksums=members.flag(found, "data_checksums"),
         group_access=members.flag(found, "group_access"),
+        config_file=members.text(found, "config_file"),
     )
 
 

@@ -1,0 +1,195 @@
+"""Backups that die or are stopped at any moment, and what is left of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from drkit.errors import Interrupted
+from drkit.model.log import AttemptState
+from drkit.postgres import process
+from tests.operations.backup_child import Backups
+from tests.operations.backup_tools import (
+    SOURCES,
+    assert_not_in_backup,
+    assert_tidy,
+    attempts,
+    content,
+    restored,
+    site,
+)
+from tests.pg import drkit_command
+from tests.protect import NAME, Protected
+
+if TYPE_CHECKING:
+    from tests.conftest import MakeCluster
+
+MakeProtected = Callable[..., Protected]
+KILLED = -signal.SIGKILL
+
+
+@pytest.fixture
+def protected(make_protected: MakeProtected, newest_version: int) -> Protected:
+    made = make_protected(newest_version)
+    made.cluster.rows("CREATE TABLE t AS SELECT generate_series(1, 1000) AS n")
+    return made
+
+
+@pytest.fixture
+def backups(protected: Protected, tmp_path: Path) -> Iterator[Backups]:
+    with Backups(protected.policy_path, tmp_path) as running:
+        yield running
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_kill_at_some_storage_calls(
+    source: str,
+    protected: Protected,
+    backups: Backups,
+    make_directory: Callable[[], Path],
+    adopt_cluster: MakeCluster,
+) -> None:
+    """Each run also clears away what the one that was killed before it left."""
+    before = content(protected.cluster)
+    earlier = site(protected, source).take().label
+    kept, killed, at = [earlier], 0, 1
+    while (ended := backups.run(source, kill=("any", at, False))).status == KILLED:
+        kept = _still_there(kept, protected.labels())
+        killed, at = killed + 1, at + 5
+    assert ended.status == 0, ended.stderr
+    assert killed >= 5
+    assert len(protected.labels()) == len(kept) + 1
+    assert_tidy(site(protected))
+    with restored(protected, adopt_cluster, make_directory() / "r", earlier) as found:
+        assert content(found) == before
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_kill_at_every_storage_call(
+    source: str, after: bool, protected: Protected, backups: Backups
+) -> None:
+    kept = [site(protected, source).take().label]
+    at = 1
+    while backups.run(source, kill=("any", at, after)).status == KILLED:
+        kept = _still_there(kept, protected.labels())
+        kept = [*kept, site(protected, source).take().label]
+        assert protected.labels() == kept
+        assert_tidy(site(protected))
+        at += 1
+    assert at > 20
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_kill_around_the_commit_leaves_the_backup_whole_or_absent(
+    source: str,
+    protected: Protected,
+    backups: Backups,
+    make_directory: Callable[[], Path],
+    adopt_cluster: MakeCluster,
+) -> None:
+    clean = backups.run(source)
+    assert clean.status == 0, clean.stderr
+    first = protected.labels()
+
+    assert backups.run(source, kill=("put", clean.puts, False)).status == KILLED
+    assert protected.labels() == first
+
+    # One put more: this run abandons the one before it.
+    at = clean.puts + 1
+    assert backups.run(source, kill=("put", at, True)).status == KILLED
+    second = protected.labels()
+    assert len(second) == 2
+    with restored(protected, adopt_cluster, make_directory() / "r") as found:
+        assert found.sql("SELECT count(*) FROM t") == 1000
+
+    assert backups.run(source).status == 0
+    assert protected.labels()[:2] == second
+    assert_tidy(site(protected))
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_sigterm_while_it_copies(
+    source: str, protected: Protected, backups: Backups
+) -> None:
+    pid = backups.start(source, put_delay=2)
+    _wait_until_begun(protected)
+    _stop_and_check(protected, backups, pid)
+
+
+def test_sigterm_while_the_server_is_silent(
+    protected: Protected, backups: Backups
+) -> None:
+    protected.cluster.rows(
+        "CREATE TABLE big AS SELECT repeat(md5(n::text), 60) FROM"
+        " generate_series(1, 10000) AS n"
+    )
+    pid = backups.start("stream", put_delay=1)
+    _wait_until_begun(protected)
+    walsender = protected.cluster.sql(
+        "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walsender'"
+    )
+    os.kill(walsender, signal.SIGSTOP)
+    try:
+        _stop_and_check(protected, backups, pid, sessions=False)
+    finally:
+        os.kill(walsender, signal.SIGCONT)
+    assert_not_in_backup(protected.cluster)
+
+
+def test_sigterm_while_it_waits_for_wal(protected: Protected) -> None:
+    protected.cluster.rows("ALTER SYSTEM SET archive_command = '/bin/false'")
+    protected.cluster.rows("SELECT pg_reload_conf()")
+    command = drkit_command("backup", NAME, "--policy-dir", protected.home)
+    running = process.spawn(command)
+    with running:
+        deadline = time.monotonic() + 30
+        while not any(protected.repository_root.glob("*/backups/*/packs/*")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        running.send_signal(signal.SIGTERM)
+        _, errors = running.communicate(timeout=30)
+    assert running.returncode == Interrupted.exit_code
+    assert b"stopped by SIGTERM; nothing half-done is listed" in errors
+    _check_swept(protected)
+
+
+def _still_there(before: list[str], now: list[str]) -> list[str]:
+    """Check what is listed after a death, which may have come behind the commit."""
+    assert now[: len(before)] == before
+    assert len(now) <= len(before) + 1
+    return now
+
+
+def _wait_until_begun(protected: Protected) -> None:
+    deadline = time.monotonic() + 30
+    while not attempts(site(protected)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _stop_and_check(
+    protected: Protected, backups: Backups, pid: int, *, sessions: bool = True
+) -> None:
+    began = time.monotonic()
+    os.kill(pid, signal.SIGTERM)
+    ended = backups.ended()
+    assert ended.status == Interrupted.exit_code, ended.stderr
+    assert time.monotonic() - began < 20
+    assert "stopped by SIGTERM; nothing half-done is listed" in ended.stderr
+    _check_swept(protected, sessions=sessions)
+
+
+def _check_swept(protected: Protected, *, sessions: bool = True) -> None:
+    assert protected.labels() == []
+    assert attempts(site(protected)) == [AttemptState.ABANDONED]
+    assert_tidy(site(protected))
+    if sessions:
+        assert_not_in_backup(protected.cluster)

@@ -1,0 +1,230 @@
+"""Several writers over one log, whatever they do and whenever replies get lost.
+
+Each writer's view may be old. What the log then holds must be what a plain model of
+the rules allows, and every reader must see the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from drkit.errors import AttemptFenced
+from drkit.model.label import label_time
+from drkit.model.log import Abandon, AttemptState, Entry, ExpireDone, ExpireIntent
+from drkit.storage.local import LocalStorage
+from drkit.storage.memory import MemoryStorage
+from drkit.storage.retry import RetryingStorage
+from tests.builders import World, begin, commit_entry
+from tests.faults import FaultyStorage, unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from drkit.model.log import Begin
+    from drkit.protocols import Storage
+    from drkit.repository.repository import Repository
+
+WRITERS = 3
+WRITER = st.integers(0, WRITERS - 1)
+PICK = st.integers(0, 1000)
+
+
+@dataclass
+class Model:
+    """The rules of docs/repository-format.md, "Log", said once more."""
+
+    begins: list[Begin] = field(default_factory=list)
+    running: set[str] = field(default_factory=set)
+    abandoned: set[str] = field(default_factory=set)
+    live: dict[str, str | None] = field(default_factory=dict)
+    expiring: set[str] = field(default_factory=set)
+    entries: int = 1
+
+    def may_commit(self, begun: Begin) -> bool:
+        parent_lives = begun.parent is None or begun.parent in self.live
+        return begun.attempt in self.running and parent_lives
+
+    def may_expire(self, labels: set[str]) -> bool:
+        children = {p for label, p in self.live.items() if label not in labels}
+        children |= {b.parent for b in self.begins if b.attempt in self.running}
+        return labels <= self.live.keys() and not labels & children
+
+
+class LogMachine(RuleBasedStateMachine):
+    """Writers that act on the log in any order."""
+
+    make_storage: ClassVar[Callable[[], Storage]] = MemoryStorage
+
+    @initialize()
+    def open(self) -> None:
+        self.world = World(type(self).make_storage())
+        self.faults = [FaultyStorage(self.world.storage) for _ in range(WRITERS)]
+        self.world.repository()
+        self.writers = [
+            self.world.repository(
+                host=f"host-{number}", storage=RetryingStorage(faulty, self.world.clock)
+            )
+            for number, faulty in enumerate(self.faults)
+        ]
+        self.model = Model()
+
+    # -- what happens to the world
+
+    @rule(hours=st.integers(-10 * 365 * 24, 10 * 365 * 24))
+    def clock_jumps(self, hours: int) -> None:
+        if abs(self.world.clock.time.year - 2026) < 60:
+            self.world.clock.jump(hours=hours)
+
+    @rule(writer=WRITER, lost=st.booleans())
+    def next_put_fails(self, writer: int, lost: bool) -> None:
+        faulty = self.faults[writer]
+        fault = faulty.lose_reply if lost else faulty.fail
+        fault("put", unavailable(), at=faulty.calls["put"] + 1)
+
+    @rule(writer=WRITER)
+    def forgets(self, writer: int) -> None:
+        """A host starts anew, with nothing but the repository."""
+        storage = RetryingStorage(self.faults[writer], self.world.clock)
+        fresh = self.world.repository(host=f"host-{writer}", storage=storage)
+        self.writers[writer] = fresh
+
+    # -- what writers do
+
+    @rule(writer=WRITER, child=st.booleans(), pick=PICK)
+    def begins(self, writer: int, child: bool, pick: int) -> None:
+        seen = list(self.model.live)
+        parent = seen[pick % len(seen)] if child and seen else None
+        begun = begin(self.writers[writer], parent=parent)
+        if self.model.begins:
+            newest = self.model.begins[-1].label
+            assert label_time(begun.label) > label_time(newest)
+        self.model.begins.append(begun)
+        self.model.running.add(begun.attempt)
+        self.model.entries += 1
+
+    @rule(writer=WRITER, pick=PICK)
+    def begins_on_a_parent_that_is_gone(self, writer: int, pick: int) -> None:
+        gone = [b.label for b in self.model.begins if b.label not in self.model.live]
+        if gone:
+            with pytest.raises(AttemptFenced):
+                begin(self.writers[writer], parent=gone[pick % len(gone)])
+
+    @rule(writer=WRITER, pick=PICK)
+    def commits(self, writer: int, pick: int) -> None:
+        if not self.model.begins:
+            return
+        begun = self.model.begins[pick % len(self.model.begins)]
+        allowed = self.model.may_commit(begun)
+        if self.append(writer, commit_entry(begun), allowed=allowed):
+            self.model.running.remove(begun.attempt)
+            self.model.live[begun.label] = begun.parent
+
+    @rule(writer=WRITER, pick=PICK)
+    def abandons(self, writer: int, pick: int) -> None:
+        if not self.model.begins:
+            return
+        attempt = self.model.begins[pick % len(self.model.begins)].attempt
+        allowed = attempt in self.model.running | self.model.abandoned
+        if self.append(writer, Abandon(attempt, "lapsed"), allowed=allowed):
+            self.model.running.discard(attempt)
+            self.model.abandoned.add(attempt)
+
+    @rule(writer=WRITER, picks=st.sets(PICK, min_size=1, max_size=3))
+    def expires(self, writer: int, picks: set[int]) -> None:
+        if not self.model.begins:
+            return
+        all_labels = [begun.label for begun in self.model.begins]
+        labels = {all_labels[pick % len(all_labels)] for pick in picks}
+        entry = ExpireIntent(tuple(sorted(labels)))
+        if self.append(writer, entry, allowed=self.model.may_expire(labels)):
+            for label in labels:
+                del self.model.live[label]
+            self.model.expiring |= labels
+
+    @rule(writer=WRITER, pick=PICK)
+    def finishes_expiring(self, writer: int, pick: int) -> None:
+        if not self.model.begins:
+            return
+        label = self.model.begins[pick % len(self.model.begins)].label
+        allowed = label in self.model.expiring
+        if self.append(writer, ExpireDone((label,)), allowed=allowed):
+            self.model.expiring.discard(label)
+
+    def append(self, writer: int, entry: Entry, *, allowed: bool) -> bool:
+        """Append, and hold the outcome against the model; say whether it was done."""
+        if not allowed:
+            with pytest.raises(AttemptFenced):
+                self.writers[writer].log.append(lambda _: entry)
+            return False
+        logged = self.writers[writer].log.append(lambda _: entry)
+        assert logged.entry == entry
+        assert logged.sequence == self.model.entries
+        self.model.entries += 1
+        return True
+
+    # -- what always holds
+
+    @invariant()
+    def every_reader_sees_the_model(self) -> None:
+        if not hasattr(self, "model"):
+            return
+        for reader in (self.world.repository(), *self.writers):
+            self.agree(reader)
+
+    def agree(self, reader: Repository) -> None:
+        state, model = reader.log.read(), self.model
+        assert len(reader.log.entries) == model.entries
+        assert list(state.backups) == list(model.live)
+        assert {begun.attempt for begun in state.running()} == model.running
+        assert state.expiring == model.expiring
+        abandoned = {
+            attempt
+            for attempt, one in state.attempts.items()
+            if one.state is AttemptState.ABANDONED
+        }
+        assert abandoned == model.abandoned
+        parents = {parent for parent in model.live.values() if parent}
+        assert parents <= model.live.keys()
+
+
+def run(machine: type[LogMachine], examples: int, steps: int) -> None:
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=examples, stateful_step_count=steps, deadline=None
+        ),
+    )
+
+
+def test_writers_over_one_memory() -> None:
+    run(LogMachine, examples=25, steps=25)
+
+
+@pytest.mark.long
+def test_writers_over_one_memory_for_long() -> None:
+    run(LogMachine, examples=80, steps=50)
+
+
+@pytest.mark.long
+def test_writers_over_one_directory(tmp_path: Path) -> None:
+    made = iter(range(1 << 30))
+
+    class OverFiles(LogMachine):
+        make_storage = staticmethod(
+            lambda: LocalStorage.create(tmp_path / str(next(made)))
+        )
+
+    run(OverFiles, examples=20, steps=30)
