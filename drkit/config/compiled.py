@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pwd
 import stat
 
 import drkit
@@ -227,9 +228,17 @@ def cache_dir(environ: Mapping[str, str]) -> str | None:
         return chosen
     base = environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(base):
-        home = environ.get("HOME", "")
+        home = environ.get("HOME", "") or _home()
         base = os.path.join(home, ".cache") if os.path.isabs(home) else ""
     return os.path.join(base, "drkit") if base else None
+
+
+def _home() -> str:
+    """Return the user's home: services are often started without HOME."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_dir
+    except KeyError:
+        return ""
 
 
 def _entry(path: str, environ: Mapping[str, str]) -> str | None:

@@ -71,9 +71,7 @@ def abandon_dead(repository: Repository, host: str, progress: Progress) -> None:
         if begin.attempt not in held and _is_dead(repository, begin, host):
             abandon(repository, begin.attempt, "its process is gone")
             progress.event("attempt abandoned", label=begin.label)
-    for attempt in repository.log.state.attempts.values():
-        if attempt.state is AttemptState.ABANDONED:
-            _sweep(repository, attempt.begin, progress)
+    _sweep_abandoned(repository, progress)
 
 
 def abandon(repository: Repository, attempt: str, reason: str) -> None:
@@ -92,6 +90,28 @@ def sweep_attempt(repository: Repository, attempt: str, progress: Progress) -> N
     known = repository.log.read().attempts.get(attempt)
     if known is not None and known.state is AttemptState.ABANDONED:
         _sweep(repository, known.begin, progress)
+
+
+def _sweep_abandoned(repository: Repository, progress: Progress) -> None:
+    """Sweep the abandoned attempts that have left something.
+
+    Keys are stored first and deleted last: who has none left nothing. One listing of
+    them spares several for every attempt that ever failed.
+    """
+    abandoned = [
+        attempt.begin
+        for attempt in repository.log.state.attempts.values()
+        if attempt.state is AttemptState.ABANDONED
+    ]
+    purposes = {purpose for begin in abandoned for purpose, _ in begin.keys}
+    stored = {
+        (purpose, info.name.split("/")[-2])
+        for purpose in purposes
+        for info in repository.storage.list(repository.layout.keys(purpose))
+    }
+    for begin in abandoned:
+        if not stored.isdisjoint(begin.keys):
+            _sweep(repository, begin, progress)
 
 
 def _is_dead(repository: Repository, begin: Begin, host: str) -> bool:

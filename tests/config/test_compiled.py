@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import subprocess
 import sys
 from pathlib import Path
@@ -242,8 +243,8 @@ def test_works_without_a_place_for_a_cache(
         ({"XDG_CACHE_HOME": "/x", "HOME": "/h"}, "/x/drkit"),
         ({"XDG_CACHE_HOME": "relative", "HOME": "/h"}, "/h/.cache/drkit"),
         ({"HOME": "/h"}, "/h/.cache/drkit"),
-        ({"HOME": ""}, None),
-        ({}, None),
+        ({"HOME": ""}, f"{pwd.getpwuid(os.geteuid()).pw_dir}/.cache/drkit"),
+        ({}, f"{pwd.getpwuid(os.geteuid()).pw_dir}/.cache/drkit"),
     ],
 )
 def test_where_the_cache_is(environ: dict[str, str], expected: str | None) -> None:
@@ -345,4 +346,5 @@ def test_a_cache_hit_imports_nothing_heavy(
         *(f"drkit.config.{name}" for name in ours),
         "__future__",
         "errno",
+        "pwd",
     }

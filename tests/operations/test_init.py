@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from drkit.postgres.process import Account
     from drkit.protocols import Buffer, Storage
     from tests.conftest import MakeCluster
-    from tests.pg import Cluster
+    from tests.pg import Cluster, ClusterFactory
 
 KEYS = ("backup", "wal", "dump", "files", "catalog", "signing")
 SMALL = 1 << 20
@@ -97,8 +97,21 @@ class Setup:
         return repository.log.read().opened
 
 
+@pytest.fixture(scope="module")
+def shared_cluster(cluster_factory: ClusterFactory) -> Iterator[Cluster]:
+    """A cluster that tests leave as it is, roles apart."""
+    with cluster_factory.make(15, wal_segment_size=SMALL) as cluster:
+        yield cluster
+
+
 @pytest.fixture
-def setup(make_cluster: MakeCluster, make_directory: Callable[[], Path]) -> Setup:
+def setup(shared_cluster: Cluster, make_directory: Callable[[], Path]) -> Setup:
+    return Setup(shared_cluster, make_directory())
+
+
+@pytest.fixture
+def own_setup(make_cluster: MakeCluster, make_directory: Callable[[], Path]) -> Setup:
+    """One whose server the test may change."""
     return Setup(make_cluster(15, wal_segment_size=SMALL), make_directory())
 
 
@@ -141,16 +154,16 @@ def test_who_follows_what_it_prints_is_protected(
     assert run_drkit("backup", "main", *in_policies).returncode == 0
 
 
-def test_lines_for_the_configuration_file_say_the_same(setup: Setup) -> None:
-    found = setup.init()
-    setup.cluster.stop()
-    conf = Path(setup.cluster.data_directory, "postgresql.conf")
+def test_lines_for_the_configuration_file_say_the_same(own_setup: Setup) -> None:
+    found = own_setup.init()
+    own_setup.cluster.stop()
+    conf = Path(own_setup.cluster.data_directory, "postgresql.conf")
     with conf.open("a") as file:
         file.writelines(f"{one.line}\n" for one in found.settings)
-    setup.cluster.start()
+    own_setup.cluster.start()
     for one in found.settings:
         query = f"SELECT reset_val FROM pg_settings WHERE name = '{one.name}'"
-        value = setup.cluster.sql(query)
+        value = own_setup.cluster.sql(query)
         assert value == one.wanted or one.name == "archive_timeout"
 
 
@@ -263,20 +276,20 @@ def test_a_key_file_for_another_purpose_is_refused(setup: Setup) -> None:
     assert not setup.key("backup").exists()
 
 
-def test_a_standby_is_refused(setup: Setup) -> None:
-    setup.cluster.stop()
-    Path(setup.cluster.data_directory, "standby.signal").touch()
-    setup.cluster.start()
+def test_a_standby_is_refused(own_setup: Setup) -> None:
+    own_setup.cluster.stop()
+    Path(own_setup.cluster.data_directory, "standby.signal").touch()
+    own_setup.cluster.start()
     with pytest.raises(PostgresRefused, match="standby"):
-        setup.init()
-    assert not setup.policies.exists()
-    assert not setup.root.exists()
+        own_setup.init()
+    assert not own_setup.policies.exists()
+    assert not own_setup.root.exists()
 
 
-@pytest.mark.parametrize("name", ["", "Main", "a/b", "..", "a b", "x" * 64])
-def test_a_name_that_can_be_none(setup: Setup, name: str) -> None:
-    with pytest.raises(UsageError):
-        setup.init(name)
+def test_what_can_be_no_name(setup: Setup) -> None:
+    for name in ("", "Main", "a/b", "..", "a b", "x" * 64):
+        with pytest.raises(UsageError, match="can't be the name"):
+            setup.init(name)
     assert not setup.policies.exists()
 
 

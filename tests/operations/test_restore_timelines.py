@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
 
 from drkit.errors import TargetUnreachable
+from drkit.model.wal import WalFileName
 from tests.operations.scene import Scene, backup, drkit, refused, restore
 from tests.pg import versions_under_test
 from tests.protect import NAME, Protected
@@ -151,10 +153,16 @@ def test_a_target_that_only_the_other_branch_has_names_both(
 def test_a_branch_whose_wal_never_came_is_not_mistaken_for_its_parent(
     branches: Branches,
 ) -> None:
-    """Only the history file of timeline 3 is archived: its server died at once."""
+    """Only the history of timeline 3 is archived: its server died at once."""
     scene, protected = branches.scene, branches.protected
-    history = "1\t0/5000000\tno recovery target specified\n"
-    assert history
+    archive = protected.repository().wal
+    history = archive.get(WalFileName.parse("00000002.history"))
+    archive.push(WalFileName.parse("00000003.history"), history, datetime.now(UTC))
+    target = scene.target()
+    said = restore(protected, target, branches.first)
+    print(said.out)
+    print(branches.numbers(target))
+    assert 0
 
 
 @pytest.mark.long
@@ -164,7 +172,7 @@ def test_timelines_past_nine_are_hexadecimal(scene: Scene) -> None:
     backup(protected)
     protected.archive_now()
     protected.cluster.stop()
-    for timeline in range(2, 18):
+    for timeline in range(2, 13):
         target = scene.target()
         restore(protected, target)
         copy = go_on(scene, protected, target)
@@ -174,10 +182,10 @@ def test_timelines_past_nine_are_hexadecimal(scene: Scene) -> None:
         copy.cluster.stop()
     target = scene.target()
     said = restore(protected, target)
-    assert "following timeline 17" in said.out
+    assert "following timeline 12" in said.out
     restored = scene.start(target, NEWEST)
     numbers = [row[0] for row in restored.rows("SELECT n FROM story ORDER BY n")]
-    assert numbers == list(range(2, 18))
+    assert numbers == list(range(2, 13))
     target = scene.target()
     restore(protected, target, "--target-timeline", "10")
     restored = scene.start(target, NEWEST)
