@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# The default editable install puts a finder before every import, which costs 12 ms.
+EDITABLE := --config-settings editable_mode=compat
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 
 .PHONY: demo test test-long lint types layers format bench clean
@@ -43,9 +45,9 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[demo]'
+	$(BIN)/pip install --quiet --disable-pip-version-check $(EDITABLE) -e '.[demo]'
 	touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check $(EDITABLE) -e '.[dev]'
 	touch $@

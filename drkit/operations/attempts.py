@@ -6,7 +6,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from drkit.errors import DrkitError, Locked
+from drkit.errors import DrkitError, Locked, ObjectExists
 from drkit.model.log import Abandon, AttemptState
 from drkit.repository.lease import LEASE_FOR, RENEW_EVERY, Holder, Leases
 
@@ -41,13 +41,16 @@ def leased(
     done = threading.Event()
 
     def renew() -> None:
-        number = 0
+        number = 1
         while not done.wait(RENEW_EVERY.total_seconds()):
-            number += 1
             try:
                 leases.renew(attempt, here, number)
+            except ObjectExists:
+                pass  # stored the last time, but the store's answer was lost
             except DrkitError as error:
                 progress.warning("could not renew the lease", error=str(error))
+                continue
+            number += 1
 
     thread = threading.Thread(target=renew, name="lease", daemon=True)
     thread.start()

@@ -88,6 +88,9 @@ class ArchivedWal:
         self._names = [stored.file for stored in repository.wal.list()]
         self._histories = dict(self._read_histories())
         self._searched: set[Segment] = set()
+        self._archived = {
+            file.timeline for file in self._names if file.kind is WalFileKind.SEGMENT
+        }
 
     def newest_before(self, commits: list[Commit], target: RecoveryTarget) -> Choice:
         """Return the newest backup from which the target can be reached."""
@@ -133,6 +136,8 @@ class ArchivedWal:
         _refuse_unreachable(choice, target)
         if damaged is not None and target.kind is TargetKind.LATEST:
             raise Corrupt(damaged.message, hint=_window(choice))
+        if target.kind is TargetKind.LATEST:
+            _refuse_running_past_switch(choice)
         self._must_hold(choice, target)
         return choice
 
@@ -154,12 +159,12 @@ class ArchivedWal:
                 f"backup {backup.label} is not on timeline {target.timeline}",
                 hint=f"from it these can be reached: {_listed(leading)}",
             )
-        newest = max(leading)
+        newest = max(set(leading) & (self._archived | {backup.timeline}))
         if len(leading) == 1:
             return leading[newest], []
         note = (
-            f"following timeline {newest}, the newest of {_listed(leading)}; "
-            "another one: --target-timeline"
+            f"following timeline {newest}, the newest of {_listed(leading)} with WAL "
+            "of its own; another one: --target-timeline"
         )
         return leading[newest], [note]
 
@@ -171,7 +176,8 @@ class ArchivedWal:
         stop = choice.commit.backup.stop_lsn
         segments = self._not_searched(choice.reach.segments)
         for event in self.events(segments, size):
-            if event.lsn >= stop and _is_target(event, target):
+            inside = stop <= event.lsn < choice.reach.end
+            if inside and _is_target(event, target):
                 return
         # What lies in the segment of the backup's end may have come before that.
         behind = {one for one in choice.reach.segments if one.start(size) >= stop}
@@ -220,7 +226,7 @@ class ArchivedWal:
                 damaged, last_record, last_commit = error, Lsn(0), None
                 reached = _cut(reached, index, size)
                 continue
-            last_record = last_record or Lsn(min(scan.last, reached.end))
+            last_record = last_record or Lsn(min(scan.last, reached.end - 1))
             last_commit = last_commit or _last_commit(scan.events, reached.end)
         return Tail(reached, last_record, last_commit, damaged)
 
@@ -292,6 +298,25 @@ def _ends_behind(backup: BackupSummary, target: RecoveryTarget) -> bool:
     if target.kind is TargetKind.TIME and target.time is not None:
         return target.time < backup.stop_time
     return False
+
+
+def _refuse_running_past_switch(choice: Choice) -> None:
+    """Refuse to follow a branch to its end when it is known by its history alone.
+
+    PostgreSQL takes a segment that is missing on one timeline from its parent
+    (`XLogFileReadAnyTLI` in `xlogrecovery.c`) and would replay what the parent wrote
+    behind the switch, which is what the branch was made to leave.
+    """
+    last, end = choice.reach.segments[-1], choice.reach.end
+    if last.timeline == choice.history.timeline_at(end):
+        return
+    raise TargetUnreachable(
+        f"the first WAL of timeline {choice.history.timeline_at(end)} is not archived, "
+        f"and recovery would go on along timeline {last.timeline} instead",
+        hint=f"to the point where they part: --target-timeline {last.timeline} "
+        f"--target-lsn {end} --exclusive; to the end of timeline {last.timeline}: "
+        f"--target-timeline {last.timeline}",
+    )
 
 
 def _lsn_refusal(choice: Choice, lsn: int) -> str | None:

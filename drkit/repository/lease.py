@@ -6,6 +6,7 @@ hurting each other is the log.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from dataclasses import dataclass
@@ -108,16 +109,29 @@ class Leases:
         return {lease.attempt for lease in self._listed()}
 
     def last(self, attempt: str) -> Lease | None:
-        """Return an attempt's newest lease, lapsed or not; None if it has none."""
-        mine = [lease for lease in self._listed() if lease.attempt == attempt]
-        return mine[-1] if mine else None
+        """Return an attempt's newest lease, lapsed or not; None if it has none.
+
+        They are read name by name: a listing may lack some, and a live attempt must not
+        be taken for dead because of that.
+        """
+        names = (self._layout.lease(attempt, number) for number in itertools.count())
+        newest = None
+        while (lease := self._read(next(names))) is not None:
+            newest = lease
+        return newest
 
     def _listed(self) -> Iterator[Lease]:
         for info in self._storage.list(self._layout.leases()):
-            try:
-                yield _decode(self._storage.get(info.name))
-            except (ObjectNotFound, ValueError, KeyError):
-                continue  # released since it was listed, or not worth work to save
+            lease = self._read(info.name)
+            if lease is not None:
+                yield lease
+
+    def _read(self, name: str) -> Lease | None:
+        """Return a lease; None if it was released, or is not worth work to save."""
+        try:
+            return _decode(self._storage.get(name))
+        except (ObjectNotFound, ValueError, KeyError):
+            return None
 
 
 def _decode(data: bytes) -> Lease:

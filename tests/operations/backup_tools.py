@@ -245,7 +245,7 @@ _FINGERPRINT = """
         CASE WHEN relkind IN ('r', 'm', 'S') THEN pg_temp.content(c.oid) END
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
     WHERE nspname !~ '^pg_(temp|toast)' AND nspname <> 'information_schema'
-        AND (nspname <> 'pg_catalog' OR relname IN ('pg_largeobject', 'pg_proc'))
+        AND (nspname <> 'pg_catalog' OR relname IN ('pg_largeobject', 'pg_description'))
     ORDER BY 1, 2, 3
 """
 _GLOBAL = """

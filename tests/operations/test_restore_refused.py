@@ -235,5 +235,3 @@ def test_an_unknown_backup_is_refused_with_those_there_are(archive: Archive) -> 
     assert error["exit_code"] == NotFound.exit_code
     assert archive.early.label in error["hint"]
     assert archive.late.label in error["hint"]
-
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -93,7 +94,7 @@ def point_to(protected: Protected, cluster: Cluster) -> None:
 def test_the_newest_branch_is_followed_and_said(branches: Branches) -> None:
     target = branches.scene.target()
     said = restore(branches.protected, target, branches.first)
-    assert "following timeline 2, the newest of 1, 2" in said.out
+    assert "following timeline 2, the newest of 1, 2 with WAL" in said.out
     settings = (target / "postgresql.auto.conf").read_text()
     assert "recovery_target_timeline = '2'" in settings
     assert branches.numbers(target) == [1, 20, 30]
@@ -104,9 +105,7 @@ def test_the_branch_that_was_left_can_be_followed(
     branches: Branches, timeline: str
 ) -> None:
     target = branches.scene.target()
-    restore(
-        branches.protected, target, branches.first, "--target-timeline", timeline
-    )
+    restore(branches.protected, target, branches.first, "--target-timeline", timeline)
     settings = (target / "postgresql.auto.conf").read_text()
     assert "recovery_target_timeline = '1'" in settings
     assert branches.numbers(target) == [1, 2, 3, 3]
@@ -147,7 +146,7 @@ def test_a_target_that_only_the_other_branch_has_names_both(
     options = (branches.first, "--target-time", "2100-01-01 00:00Z")
     error = refused(branches.protected, branches.scene.target(), *options)
     assert error["exit_code"] == TargetUnreachable.exit_code
-    assert "the newest of 1, 2; another one: --target-timeline" in error["hint"]
+    assert "the newest of 1, 2 with WAL of its own; another" in error["hint"]
 
 
 def test_a_branch_whose_wal_never_came_is_not_mistaken_for_its_parent(
@@ -158,11 +157,21 @@ def test_a_branch_whose_wal_never_came_is_not_mistaken_for_its_parent(
     archive = protected.repository().wal
     history = archive.get(WalFileName.parse("00000002.history"))
     archive.push(WalFileName.parse("00000003.history"), history, datetime.now(UTC))
+    planned = drkit(
+        protected, "restore", NAME, branches.first, "--to", scene.target(), "--plan"
+    )
+    assert "following timeline 2, the newest of 1, 2, 3 with WAL" in planned.out
+
     target = scene.target()
-    said = restore(protected, target, branches.first)
-    print(said.out)
-    print(branches.numbers(target))
-    assert 0
+    error = refused(protected, target, branches.first, "--target-timeline", "3")
+    assert error["exit_code"] == TargetUnreachable.exit_code
+    assert "first WAL of timeline 3 is not archived" in error["message"]
+    hint = re.search(
+        r"(--target-timeline 1 --target-lsn \S+ --exclusive)", error["hint"]
+    )
+    assert hint is not None
+    restore(protected, target, branches.first, *hint[1].split())
+    assert branches.numbers(target) == [1]
 
 
 @pytest.mark.long

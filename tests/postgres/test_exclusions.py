@@ -80,9 +80,14 @@ def compare(cluster: Cluster, directory: Path) -> dict[str, FileKind]:
     """Hold the scan against the server's backup; return what both have."""
     cluster.sql("CHECKPOINT")
     theirs = servers_own(cluster, directory)
-    ours = kinds(scanned(cluster))
+    found = scanned(cluster)
+    ours = kinds(found)
     for path in STALE:
         theirs.pop(path, None)
+    if cluster.binaries.major < 16:  # its own backups lack in-place tablespaces
+        for one in found.tablespaces:
+            below = f"pg_tblspc/{one.oid}" if one.in_place else "nothing"
+            theirs |= {p: kind for p, kind in ours.items() if p.startswith(below)}
     assert sorted(theirs.items() - ours.items()) == []
     assert sorted(ours.items() - theirs.items()) == []
     return ours

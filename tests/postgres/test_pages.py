@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from drkit.postgres.exclusions import relation_file
 from drkit.postgres.pages import PAGE, checksums, failing, page_lsn
+from tests.pg import versions_under_test
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -137,7 +138,9 @@ def test_the_lsn_of_a_page_is_its_first_eight_bytes() -> None:
 # -- pages that a server wrote
 
 
-@pytest.fixture(scope="module", params=[15, 16, 18], ids=lambda major: f"pg{major}")
+@pytest.fixture(
+    scope="module", params=versions_under_test(), ids=lambda major: f"pg{major}"
+)
 def stopped(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """A cluster that was written to, stopped, and passed by pg_checksums."""
     factory = request.getfixturevalue("cluster_factory")
