@@ -138,6 +138,7 @@ def _write_whole(destination: str, content: bytes) -> None:
     (`KeepFileRestoredFromArchive` in `xlogarchive.c`).
     """
     temporary = f"{destination}.drkit-{os.getpid()}"
+    _remove(temporary)  # of a killed process of the same number
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
         try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
+from drkit.model.manifest import FileKind
 from drkit.model.recovery import TargetKind
 from drkit.postgres.configuration import (
     FoundSetting,
@@ -63,21 +65,8 @@ def _target_setting(target: RecoveryTarget) -> dict[str, str]:
             return {}
 
 
-def read_restored_configuration(
-    manifest: Manifest, reader: PackReader
-) -> dict[str, str]:
-    """Return the text of every configuration file in the backup, by path."""
-    texts: dict[str, str] = {}
-    for number, path in enumerate(manifest.paths):
-        small = int(manifest.files["size"][number]) <= _MAX_CONFIGURATION
-        if path.endswith(b".conf") and small and path != b"postgresql.auto.conf":
-            text = reader.file(number).decode(errors="surrogateescape")
-            texts[path.decode(errors="surrogateescape")] = text
-    return texts
-
-
 def foreign_targets(
-    texts: dict[str, str], directory: str, settings: dict[str, str]
+    manifest: Manifest, reader: PackReader, directory: str, settings: dict[str, str]
 ) -> list[FoundSetting]:
     """Return where the restored configuration sets another recovery target than ours.
 
@@ -85,23 +74,36 @@ def foreign_targets(
     overrides only the same one. Files outside of the data directory are not in the
     backup and are not looked at.
     """
-    main = "postgresql.conf"
-    if main not in texts:
-        return []
+
+    def text(path: str) -> str | None:
+        inside = os.path.relpath(path, directory)
+        number = manifest.find(inside.encode(errors="surrogateescape"))
+        if number is None or manifest.files["kind"][number] != FileKind.FILE:
+            return None
+        if int(manifest.files["size"][number]) > _MAX_CONFIGURATION:
+            return None
+        return reader.file(number).decode(errors="surrogateescape")
 
     def read_include(directive: str, path: str) -> list[tuple[str, str]]:
-        inside = path.removeprefix(f"{directory}/")
-        if directive != "include_dir":
-            return [(path, texts[inside])] if inside in texts else []
-        prefix = inside.rstrip("/") + "/"
-        return [
-            (f"{directory}/{name}", text)
-            for name, text in sorted(texts.items())
-            if name.startswith(prefix) and "/" not in name[len(prefix) :]
-        ]
+        paths = [path]
+        if directive == "include_dir":
+            paths = _configuration_files(manifest, directory, path)
+        texts = ((one, text(one)) for one in paths)
+        return [(one, content) for one, content in texts if content is not None]
 
-    found = find_recovery_settings(f"{directory}/{main}", texts[main], read_include)
+    main = os.path.join(directory, "postgresql.conf")
+    found = find_recovery_settings(main, text(main) or "", read_include)
     return [one for one in found if one.name in _TARGETS and one.name not in settings]
+
+
+def _configuration_files(manifest: Manifest, directory: str, path: str) -> list[str]:
+    """Return the files that `include_dir` of a directory means, in their order."""
+    inside = os.path.relpath(path, directory).encode(errors="surrogateescape")
+    return [
+        os.path.join(path, name.decode(errors="surrogateescape"))
+        for parent, name in map(os.path.split, manifest.paths)
+        if parent == inside and name.endswith(b".conf") and not name.startswith(b".")
+    ]
 
 
 def disable_settings(text: str, lines: set[int]) -> str:

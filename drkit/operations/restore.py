@@ -7,33 +7,27 @@ target is needed.
 from __future__ import annotations
 
 import os
-import queue
-import threading
-from collections import OrderedDict
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from drkit import workers
 from drkit.errors import Corrupt, NoSpace, StorageError, UsageError
 from drkit.model.manifest import CONTROL_FILE, FileKind
 from drkit.operations.choice import choose
+from drkit.operations.filling import write_files
 from drkit.operations.recovery import (
     disable_settings,
     foreign_targets,
-    read_restored_configuration,
     recovery_settings,
 )
 from drkit.postgres.configuration import render_recovery, strip_recovery_settings
 from drkit.postgres.control import invalidate_checkpoint
-from drkit.postgres.target_directory import (
-    TargetDirectory,
+from drkit.postgres.target_checks import (
     check_space,
     refuse_unless_free,
     refuse_unless_free_tablespace,
 )
+from drkit.postgres.target_directory import TargetDirectory
 from drkit.repository.repository import read_manifest
 from drkit.repository.unpacking import PackReader
 
@@ -49,7 +43,7 @@ if TYPE_CHECKING:
     from drkit.protocols import Progress
     from drkit.repository.repository import Repository
 
-_OPEN_FILES = 64  # kept open by each worker: a relation's runs come in a row
+_DISK_BLOCK = 4096
 _AUTO_CONF = b"postgresql.auto.conf"
 _CONF = b"postgresql.conf"
 
@@ -86,6 +80,8 @@ class RestorePlan:
         disabled: settings in the backup's own configuration that PostgreSQL would
             refuse beside ours; they are commented out.
         write_bytes, fetch_bytes: content to write, and stored objects to read.
+        control: what `global/pg_control` will hold; that it could be read also proves
+            the keys before anything is touched.
     """
 
     request: RestoreRequest
@@ -96,6 +92,7 @@ class RestorePlan:
     disabled: tuple[FoundSetting, ...]
     write_bytes: int
     fetch_bytes: int
+    control: bytes = field(repr=False)
 
     @property
     def backup(self) -> BackupSummary:
@@ -117,13 +114,12 @@ def plan_restore(repository: Repository, request: RestoreRequest) -> RestorePlan
     tablespaces = _map_tablespaces(manifest, request)
     for place in tablespaces.values():
         refuse_unless_free_tablespace(place, request.to)
-    check_space(_needed(manifest, request.to, tablespaces))
-    reader = PackReader(repository, manifest)
+    check_space(_needed(manifest, request.to, tablespaces), request.to)
     settings = recovery_settings(
         request.target, choice.history.timeline, request.restore_command
     )
-    configuration = read_restored_configuration(manifest, reader)
-    foreign = foreign_targets(configuration, request.to, settings)
+    reader = PackReader(repository, manifest)
+    foreign = foreign_targets(manifest, reader, request.to, settings)
     return RestorePlan(
         request,
         choice,
@@ -133,6 +129,7 @@ def plan_restore(repository: Repository, request: RestoreRequest) -> RestorePlan
         tuple(foreign),
         manifest.content_bytes(),
         choice.commit.backup.stored_bytes,
+        _read_control(manifest, reader),
     )
 
 
@@ -152,12 +149,12 @@ def execute_restore(
         target.begin()
         directories = _make_directories(target, manifest)
         progress.phase("fetch", plan.write_bytes)
-        _write_files(repository, plan, target, progress)
+        write_files(repository, manifest, target, progress, request.jobs)
         progress.phase("finish")
         _write_recovery(target, plan)
         target.set_mode(_directory_mode(manifest))
         target.sync_directories(directories)
-        _write_control(target, repository, manifest)
+        target.put_last(CONTROL_FILE, plan.control, _directory_mode(manifest) & 0o660)
         target.sync_directories([b"global"])
         target.complete()
 
@@ -197,7 +194,7 @@ def _needed(
         if roots and path.startswith(b"pg_tblspc/"):
             prefix = b"/".join(path.split(b"/", 2)[:2]) + b"/"
             place = roots.get(prefix, directory)
-        needed[place] += size
+        needed[place] += -(-size // _DISK_BLOCK) * _DISK_BLOCK
     return needed
 
 
@@ -212,128 +209,6 @@ def _make_directories(target: TargetDirectory, manifest: Manifest) -> list[bytes
             made.append(path)
     target.link_tablespaces()
     return made
-
-
-def _write_files(
-    repository: Repository,
-    plan: RestorePlan,
-    target: TargetDirectory,
-    progress: Progress,
-) -> None:
-    writing = _Writing(plan.manifest, target, progress)
-    packs: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for pack in range(len(plan.manifest.packs)):
-        packs.put(pack)
-
-    def work(stop: workers.Stop) -> None:
-        reader = PackReader(repository, plan.manifest)
-        with closing(_OpenFiles(writing)) as files:
-            while not stop.is_set():
-                try:
-                    pack = packs.get_nowait()
-                except queue.Empty:
-                    return
-                _write_pack(reader, pack, files, stop)
-
-    workers.run([work] * plan.request.jobs)
-    writing.write_empty()
-
-
-def _write_pack(
-    reader: PackReader, pack: int, files: _OpenFiles, stop: workers.Stop
-) -> None:
-    for runs, plain in reader.frames(pack):
-        if stop.is_set():
-            return
-        for number, position, offset, length in runs:
-            files.write(number, position, plain[offset : offset + length])
-
-
-class _Writing:
-    """What the workers of one restore share: which files still lack runs."""
-
-    def __init__(
-        self, manifest: Manifest, target: TargetDirectory, progress: Progress
-    ) -> None:
-        self.manifest = manifest
-        self.target = target
-        self._progress = progress
-        self._lock = threading.Lock()
-        self._left = manifest.files["runs"].tolist()
-        self._left_out = {
-            number
-            for number, kind in enumerate(manifest.files["kind"].tolist())
-            if kind != FileKind.FILE or manifest.paths[number] == CONTROL_FILE
-        }
-
-    def wanted(self, number: int) -> bool:
-        """Say whether a file is written here: `pg_control` and attachments are not."""
-        return number not in self._left_out
-
-    def wrote(self, number: int, count: int) -> bool:
-        """Count a run; say whether it was its file's last."""
-        self._progress.advance(count)
-        with self._lock:
-            self._left[number] -= 1
-            return bool(self._left[number] == 0)
-
-    def finish(self, number: int, descriptor: int) -> None:
-        """Make a file whose runs are all written whole and durable."""
-        row = self.manifest.files[number]
-        size, mode, mtime = int(row["size"]), int(row["mode"]), int(row["mtime"])
-        if os.fstat(descriptor).st_size != size:
-            os.ftruncate(descriptor, size)  # a hole at the end
-        self.target.finish(descriptor, mode, mtime)
-
-    def write_empty(self) -> None:
-        """Make the files that have no run at all."""
-        for number in np.flatnonzero(self.manifest.files["runs"] == 0).tolist():
-            if self.wanted(number):
-                mode = int(self.manifest.files[number]["mode"])
-                descriptor = self.target.open(self.manifest.paths[number], mode)
-                try:
-                    self.finish(number, descriptor)
-                finally:
-                    os.close(descriptor)
-
-
-class _OpenFiles:
-    """One worker's open files, the least recently used closed first."""
-
-    def __init__(self, writing: _Writing) -> None:
-        self._writing = writing
-        self._open: OrderedDict[int, int] = OrderedDict()
-
-    def write(self, number: int, position: int, data: memoryview) -> None:
-        """Write a run where it belongs."""
-        if not self._writing.wanted(number):
-            return
-        descriptor = self._descriptor(number)
-        at, view = position, data
-        while view:
-            count = os.pwrite(descriptor, view, at)
-            at, view = at + count, view[count:]
-        # Starts writing to disk now, so that the fsync at the end finds little to do.
-        os.posix_fadvise(descriptor, position, len(data), os.POSIX_FADV_DONTNEED)
-        if self._writing.wrote(number, len(data)):
-            self._writing.finish(number, descriptor)
-            os.close(self._open.pop(number))
-
-    def close(self) -> None:
-        """Close what is open."""
-        for descriptor in self._open.values():
-            os.close(descriptor)
-        self._open.clear()
-
-    def _descriptor(self, number: int) -> int:
-        if number not in self._open:
-            if len(self._open) >= _OPEN_FILES:
-                os.close(self._open.popitem(last=False)[1])
-            manifest = self._writing.manifest
-            mode = int(manifest.files[number]["mode"])
-            self._open[number] = self._writing.target.open(manifest.paths[number], mode)
-        self._open.move_to_end(number)
-        return self._open[number]
 
 
 def _write_recovery(target: TargetDirectory, plan: RestorePlan) -> None:
@@ -363,18 +238,14 @@ def _disable(target: TargetDirectory, plan: RestorePlan) -> None:
         target.write(path, changed, _directory_mode(plan.manifest) & 0o660)
 
 
-def _write_control(
-    target: TargetDirectory, repository: Repository, manifest: Manifest
-) -> None:
+def _read_control(manifest: Manifest, reader: PackReader) -> bytes:
     number = manifest.find(CONTROL_FILE)
     if number is None:
         raise Corrupt(
             f"backup {manifest.head.label} has no {CONTROL_FILE.decode()}",
             hint="choose another backup; `drkit info` lists them",
         )
-    content = PackReader(repository, manifest).file(number)
-    mode = int(manifest.files[number]["mode"])
-    target.put_last(CONTROL_FILE, invalidate_checkpoint(content), mode)
+    return invalidate_checkpoint(reader.file(number))
 
 
 def _escaped(place: str) -> str:

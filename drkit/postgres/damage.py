@@ -31,6 +31,9 @@ class PageChecker:
         start_lsn: where the backup began.
         current_lsn: asks the server for its insert position; called rarely.
         segment_blocks: pages in one segment file of a relation.
+
+    Attributes:
+        torn_maps: how many pages of free space and visibility maps had wrong checksums.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class PageChecker:
         self._current = current_lsn
         self._segment_blocks = segment_blocks
         self._lock = threading.Lock()
+        self.torn_maps = 0
 
     def damaged(
         self,
@@ -64,7 +68,11 @@ class PageChecker:
             for index in failing(whole, base)
             if not self._excused(whole, index, base, reread, position)
         ]
-        return [] if file.fork in (Fork.FSM, Fork.VM) else stable
+        if file.fork not in (Fork.FSM, Fork.VM):
+            return stable
+        with self._lock:
+            self.torn_maps += len(stable)
+        return []
 
     def _excused(
         self,

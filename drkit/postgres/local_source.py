@@ -177,21 +177,20 @@ class _Reading:
             raise _unreadable(path, piece.start, error) from error
         try:
             self._read_open(descriptor, piece, writer, stop)
-        except OSError as error:
-            raise _unreadable(path, self._ends.get(piece.number, 0), error) from error
         finally:
             os.close(descriptor)
 
     def _read_open(
         self, descriptor: int, piece: _Piece, writer: ContentWriter, stop: workers.Stop
     ) -> None:
+        path = os.fsdecode(piece.file.place)
         relation = relation_file(piece.file.path)
         unit = PAGE if relation else 1
         position = piece.start
         while position < piece.end and not stop.is_set():
             space = writer.space(unit)
             want = min(len(space) // unit * unit, piece.end - position)
-            count = _read_full(descriptor, space[:want], position)
+            count = _read_full(path, descriptor, space[:want], position)
             if relation and self._checker:
                 self._verify(descriptor, piece, relation, space[:count], position)
             writer.took(piece.number, position, count)
@@ -208,8 +207,10 @@ class _Reading:
         pages: memoryview,
         position: int,
     ) -> None:
+        place = os.fsdecode(piece.file.place)
+
         def reread(page: memoryview, at: int) -> int:
-            return _read_full(descriptor, page, at)
+            return _read_full(place, descriptor, page, at)
 
         if self._checker is None:
             return
@@ -245,11 +246,15 @@ def _cut(files: list[FoundFile]) -> list[_Piece]:
     return pieces
 
 
-def _read_full(descriptor: int, into: memoryview, position: int) -> int:
+def _read_full(path: str, descriptor: int, into: memoryview, position: int) -> int:
     """Read until `into` is full or the file ends; return the count of bytes."""
     done = 0
     while done < len(into):
-        count = os.preadv(descriptor, [into[done:]], position + done)
+        try:
+            count = os.preadv(descriptor, [into[done:]], position + done)
+        except OSError as error:
+            # the kernel hands over what it could read before it tells of an error
+            raise _unreadable(path, position + done, error) from error
         if count == 0:
             break
         done += count

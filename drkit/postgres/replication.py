@@ -11,19 +11,24 @@ from __future__ import annotations
 import select
 from typing import TYPE_CHECKING, NamedTuple
 
+import psycopg
 from psycopg import pq
 
-from drkit.errors import PostgresRefused, PostgresUnreachable
+from drkit.errors import PostgresRefused, PostgresUnreachable, SourceUnreadable
 from drkit.model.lsn import Lsn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from psycopg.pq.abc import PGconn, PGresult
+
+    from drkit.errors import DrkitError
 
 _ONE_COPY = 150000
 _POLL = 1.0  # seconds between chances for a signal handler to raise
 _DATA_CORRUPTED = b"XX001"
+_IO_ERROR = b"58030"
+_GOING_DOWN = (b"57P", b"08")  # shutdown, crash, terminated; connection exceptions
 
 
 class StreamStart(NamedTuple):
@@ -46,6 +51,7 @@ class BaseBackupStream:
 
     def __init__(self, connection: PGconn) -> None:
         self._connection = connection
+        self._ahead: PGresult | None = None
         self.notices: list[str] = []
         connection.notice_handler = self._notice
 
@@ -59,18 +65,22 @@ class BaseBackupStream:
         ]
         return StreamStart(Lsn.parse(start[0]), int(start[1]), archives)
 
-    def data(self, archives: int) -> Iterator[ArchiveData]:
-        """Yield the archives' bytes one behind the other, then the manifest's."""
+    def data(
+        self, archives: int, given_up: Callable[[], bool]
+    ) -> Iterator[ArchiveData]:
+        """Yield the archives' bytes one behind the other, then the manifest's.
+
+        Args:
+            given_up: asked now and then while the server sends nothing; the stream ends
+                where it stands when it says so.
+        """
         if self._connection.server_version >= _ONE_COPY:
-            yield from self._one_copy()
+            yield from self._one_copy(given_up)
             return
-        for archive in range(archives):
+        for archive in (*range(archives), None):
             self._expect_copy()
-            for data in self._messages():
+            for data in self._messages(given_up):
                 yield ArchiveData(archive, data)
-        self._expect_copy()
-        for data in self._messages():
-            yield ArchiveData(None, data)
 
     def end(self) -> tuple[Lsn, int, bool]:
         """Return where the backup ended, and whether the server met bad checksums.
@@ -99,10 +109,10 @@ class BaseBackupStream:
             )
         return f"BASE_BACKUP LABEL {quoted} FAST NOWAIT TABLESPACE_MAP MANIFEST 'yes'"
 
-    def _one_copy(self) -> Iterator[ArchiveData]:
+    def _one_copy(self, given_up: Callable[[], bool]) -> Iterator[ArchiveData]:
         self._expect_copy()
         archive: int | None = -1
-        for message in self._messages():
+        for message in self._messages(given_up):
             kind = message[0]
             if kind == ord("n") and archive is not None:
                 archive += 1
@@ -111,20 +121,30 @@ class BaseBackupStream:
             elif kind == ord("d"):
                 yield ArchiveData(archive, message[1:])
 
-    def _messages(self) -> Iterator[memoryview]:
-        connection = self._connection
-        while True:
-            count, data = connection.get_copy_data(1)
+    def _messages(self, given_up: Callable[[], bool]) -> Iterator[memoryview]:
+        while not given_up():
+            try:
+                count, data = self._connection.get_copy_data(1)
+            except psycopg.Error as error:
+                raise self._lost() from error
             if count > 0:
                 yield memoryview(data)
             elif count == 0:
                 self._wait()
-            elif count == -1:
-                return
             else:
-                raise self._lost()
+                self._look_ahead()
+                return
+
+    def _look_ahead(self) -> None:
+        """Raise what ended a copy early; a copy that ended well is followed by more."""
+        self._ahead = self._result()
+        if self._ahead is not None and self._ahead.status == pq.ExecStatus.FATAL_ERROR:
+            raise self._refused(self._ahead)
 
     def _result(self) -> PGresult | None:
+        if self._ahead is not None:
+            ahead, self._ahead = self._ahead, None
+            return ahead
         connection = self._connection
         while connection.is_busy():
             self._wait()
@@ -135,7 +155,7 @@ class BaseBackupStream:
         if select.select([self._connection.socket], [], [], _POLL)[0]:
             try:
                 self._connection.consume_input()
-            except Exception as error:
+            except psycopg.Error as error:
                 raise self._lost() from error
 
     def _rows(self, result: PGresult | None) -> list[list[str]]:
@@ -158,18 +178,27 @@ class BaseBackupStream:
         if result.status != pq.ExecStatus.COPY_OUT:
             raise self._refused(result)
 
-    def _refused(self, result: PGresult) -> PostgresRefused | PostgresUnreachable:
-        if self._connection.status != pq.ConnStatus.OK:
-            return self._lost()
-        message = result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b""
+    def _refused(self, result: PGresult) -> DrkitError:
+        state = result.error_field(pq.DiagnosticField.SQLSTATE) or b""
+        primary = result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b""
+        message = primary.decode(errors="replace")
+        lost = self._connection.status != pq.ConnStatus.OK
+        if lost or state.startswith(_GOING_DOWN):
+            return self._lost(message)
+        if state == _IO_ERROR:
+            return SourceUnreadable(
+                f"the server can't read its own files: {message}",
+                hint="the disk needs care; no backup was made, older ones are "
+                "untouched",
+            )
         return PostgresRefused(
-            f"the server refused the base backup: {message.decode(errors='replace')}",
+            f"the server refused the base backup: {message}",
             hint="drkit's role needs REPLICATION, and pg_hba.conf a line for "
             "`replication`",
         )
 
-    def _lost(self) -> PostgresUnreachable:
-        message = self._connection.error_message.decode(errors="replace").strip()
+    def _lost(self, message: str = "") -> PostgresUnreachable:
+        message = message or self._connection.get_error_message().strip()
         return PostgresUnreachable(
             f"the connection was lost during the base backup: {message}",
             hint="see the server's log for the reason, then take a new backup",

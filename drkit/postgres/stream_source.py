@@ -85,11 +85,10 @@ class StreamSource:
 
         def receive(stop: workers.Stop) -> None:
             try:
-                for archive, data in self._stream.data(archives):
+                for archive, data in self._stream.data(archives, stop.is_set):
                     receiving.take(archive, data, stop)
-                    if stop.is_set():
-                        return
-                receiving.finish(stop)
+                if not stop.is_set():
+                    receiving.finish(stop)
             finally:
                 receiving.end(len(writers))
 
@@ -102,7 +101,7 @@ class StreamSource:
         receiving = self._receiving
         if receiving is None or self._begun is None:
             raise ValueError("stop before copy")
-        if corrupted and not receiving.damaged:
+        if corrupted and not (receiving.damaged or receiving.torn_maps()):
             raise Corrupt(
                 "the server met pages with a wrong checksum that drkit did not: "
                 + "; ".join(self._stream.notices),
@@ -223,6 +222,10 @@ class _Receiving:
         return Copied(
             list(self._files), tablespaces, sorted(self.damaged), self._warnings
         )
+
+    def torn_maps(self) -> int:
+        """Count pages of free space and visibility maps that the server met as well."""
+        return self._checker.torn_maps if self._checker else 0
 
     def _next_archive(self, archive: int | None, stop: workers.Stop) -> None:
         self._flush(stop)

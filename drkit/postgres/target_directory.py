@@ -6,6 +6,8 @@ made, and follows no link but those to tablespaces.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -13,13 +15,22 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from drkit.errors import DrkitError, NoSpace, TargetNotEmpty
+from drkit.errors import DrkitError, TargetNotEmpty
+from drkit.postgres.target_checks import (
+    MARKER,
+    is_incomplete,
+    is_own_tablespace,
+    marked_tablespaces,
+    refuse_unless_free,
+    refuse_unless_free_tablespace,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MARKER = "drkit-restore-incomplete.json"
+_CONTROL_FILE = "global/pg_control"
 _DIRECTORY = 0o700
+_PARENT = 0o755  # whoever runs the server must be able to pass
 _FIRST_OF_FILE = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -29,80 +40,6 @@ class Owner:
 
     uid: int
     gid: int
-
-
-def refuse_unless_free(directory: str) -> None:
-    """Refuse a directory that holds anything but an earlier, incomplete restore.
-
-    Raises:
-        TargetNotEmpty: says what is there.
-    """
-    if os.path.islink(directory) or not os.path.isdir(directory):
-        if os.path.lexists(directory) and not os.path.isdir(directory):
-            raise TargetNotEmpty(f"{directory} exists and is no directory")
-        if not os.path.lexists(directory):
-            return
-    pid = _server_pid(directory)
-    if pid is not None:
-        raise TargetNotEmpty(
-            f"a server is running in {directory}, process {pid}",
-            hint="stop it first, or restore to another directory",
-        )
-    if is_incomplete(directory):
-        return
-    if os.listdir(directory):
-        raise TargetNotEmpty(
-            f"{directory} is not empty",
-            hint="move what is there away (keep its pg_wal: it may hold WAL that was "
-            "never archived), or restore to another directory",
-        )
-
-
-def refuse_unless_free_tablespace(place: str, directory: str) -> None:
-    """Refuse a tablespace's place that holds another thing than this target's own.
-
-    Raises:
-        TargetNotEmpty: says which.
-    """
-    if not os.path.lexists(place):
-        return
-    if not os.path.isdir(place):
-        raise TargetNotEmpty(f"{place}, for a tablespace, is no directory")
-    if place in marked_tablespaces(directory) and _is_ours(place):
-        return
-    if os.listdir(place):
-        raise TargetNotEmpty(
-            f"{place}, for a tablespace, is not empty",
-            hint="empty it, or choose another place: --tablespace-map OLD=NEW",
-        )
-
-
-def is_incomplete(directory: str) -> bool:
-    """Say whether a restore into a directory began and did not end."""
-    return os.path.lexists(os.path.join(directory, MARKER))
-
-
-def check_space(needed: Mapping[str, int]) -> None:
-    """Refuse when a file system lacks room; `needed` is in bytes by directory.
-
-    Raises:
-        NoSpace: says how much is missing.
-    """
-    by_device: dict[int, tuple[str, int, int]] = {}
-    for directory, count in needed.items():
-        existing = _existing(directory)
-        status = os.statvfs(existing)
-        device = os.stat(existing).st_dev
-        _, total, _ = by_device.get(device, ("", 0, 0))
-        free = status.f_bavail * status.f_frsize
-        by_device[device] = (directory, total + count, free)
-    for directory, total, free in by_device.values():
-        if total > free:
-            raise NoSpace(
-                f"the restore writes {total} bytes to the file system of {directory}, "
-                f"which has {free} free",
-                hint="free some room, or restore to another directory",
-            )
 
 
 class TargetDirectory:
@@ -126,13 +63,22 @@ class TargetDirectory:
         self._roots: dict[bytes, int] = {}
 
     def begin(self) -> None:
-        """Make the directories, empty what an incomplete restore left, and mark."""
-        _make(self.path, self._owner)
+        """Make the directories, empty what an incomplete restore left, and mark.
+
+        Raises:
+            TargetNotEmpty: something came there since the plan was made.
+        """
+        _make(self.path)
+        self._root = _open_directory(self.path)
+        self._lock()
+        refuse_unless_free(self.path)
+        _take_over(self.path, self._owner)
         for place in self._tablespaces.values():
-            _make(place, self._owner)
+            _make(place)
+            refuse_unless_free_tablespace(place, self.path)
+            _take_over(place, self._owner)
         if is_incomplete(self.path):
             self._clear()
-        self._root = _open_directory(self.path)
         self.write(MARKER.encode(), self._marker(), 0o600)
         os.fsync(self._root)
         for prefix, place in self._tablespaces.items():
@@ -254,30 +200,28 @@ class TargetDirectory:
         note = "a drkit restore into this directory did not end; run it again"
         return json.dumps({"drkit": note, "tablespaces": places}).encode()
 
+    def _lock(self) -> None:
+        """Keep other restores out for as long as this one has the directory open."""
+        try:
+            fcntl.flock(self._root, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TargetNotEmpty(
+                f"another restore is writing to {self.path}",
+                hint="wait for it, or restore to another directory",
+            ) from None
+
     def _clear(self) -> None:
-        """Delete what an incomplete restore wrote; the mark goes last."""
+        """Delete what an incomplete restore wrote; the mark goes last.
+
+        The control file goes first: without it no server starts on what is left.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(_CONTROL_FILE, dir_fd=self._root)
+            _sync(os.path.join(self.path, os.path.dirname(_CONTROL_FILE)))
         for place in marked_tablespaces(self.path):
-            if _is_ours(place):
+            if is_own_tablespace(place):
                 _empty(place, keep="")
         _empty(self.path, keep=MARKER)
-
-
-def marked_tablespaces(directory: str) -> list[str]:
-    """Return the tablespaces that an incomplete restore into `directory` wrote to."""
-    try:
-        with open(os.path.join(directory, MARKER), encoding="utf-8") as file:
-            return [str(place) for place in json.load(file)["tablespaces"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
-
-
-def _is_ours(place: str) -> bool:
-    """Say whether a directory holds nothing but a tablespace's own directories."""
-    try:
-        names = os.listdir(place)
-    except OSError:
-        return False
-    return all(name.startswith("PG_") for name in names)
 
 
 def _empty(directory: str, keep: str) -> None:
@@ -291,17 +235,20 @@ def _empty(directory: str, keep: str) -> None:
                 os.unlink(entry.path)
 
 
-def _make(directory: str, owner: Owner | None) -> None:
+def _make(directory: str) -> None:
     try:
-        os.makedirs(os.path.dirname(directory), exist_ok=True)
-        os.mkdir(directory, _DIRECTORY)
-    except FileExistsError:
-        pass
+        _make_parents(os.path.dirname(directory))
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(directory, _DIRECTORY)
+            _sync(os.path.dirname(directory))
     except OSError as error:
         raise DrkitError(
             f"can't make {directory}: {error.strerror}",
             hint="run as a user who may, or choose another directory",
         ) from error
+
+
+def _take_over(directory: str, owner: Owner | None) -> None:
     try:
         os.chmod(directory, _DIRECTORY)
         if owner:
@@ -313,24 +260,25 @@ def _make(directory: str, owner: Owner | None) -> None:
         ) from error
 
 
+def _make_parents(directory: str) -> None:
+    """Make what lies above, passable whatever the umask."""
+    if os.path.isdir(directory):
+        return
+    parent = os.path.dirname(directory)
+    _make_parents(parent)
+    os.mkdir(directory)
+    os.chmod(directory, _PARENT)
+    _sync(parent)
+
+
+def _sync(path: str) -> None:
+    """Make the names in a directory durable."""
+    descriptor = _open_directory(path)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _open_directory(path: str) -> int:
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-
-
-def _existing(path: str) -> str:
-    while not os.path.exists(path):
-        path = os.path.dirname(path)
-    return path
-
-
-def _server_pid(directory: str) -> int | None:
-    """Return the process that runs in a data directory, if one does."""
-    try:
-        with open(os.path.join(directory, "postmaster.pid"), encoding="utf-8") as file:
-            pid = int(file.readline())
-        os.kill(pid, 0)
-    except PermissionError:
-        return pid
-    except (OSError, ValueError):
-        return None
-    return pid

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from drkit import wiring
 from drkit.config.compiled import compile_policy
-from drkit.crypto.keys import PURPOSES
 from drkit.crypto.signing import parse_public
 from drkit.model.log import AttemptState
 from drkit.operations.backup import BackupOptions, full_backup
@@ -22,6 +21,7 @@ from drkit.repository.log import Log, LogIdentity
 from drkit.repository.repository import Repository, read_manifest
 from drkit.repository.wal import WalArchive
 from tests.faults import FaultyStorage
+from tests.operations.scene import restore as scene_restore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from drkit.config.policy import Policy
     from drkit.model.backup import BackupSummary
     from drkit.model.manifest import Manifest
-    from drkit.protocols import Storage
+    from tests.operations.scene import Scene
     from tests.pg import Cluster
     from tests.protect import Protected
 
@@ -105,16 +105,12 @@ class Site:
         log = Log(self.storage, layout, lineage, keyring, identity, self.clock)
         system = compiled["system_identifier"]
         wal = WalArchive(self.storage, layout, lineage, keyring, system)
-        return Repository(
-            self.storage, layout, lineage, keyring, log, wal, self.clock
-        )
+        return Repository(self.storage, layout, lineage, keyring, log, wal, self.clock)
 
     def take(self, listener: Listener | None = None) -> BackupSummary:
         """Take a full backup as the command line does."""
         repository = self.repository()
-        server, source, questions = wiring.open_source(
-            self.policy, wiring.Secrets({})
-        )
+        server, source, questions = wiring.open_source(self.policy, wiring.Secrets({}))
         with closing(questions), closing(source):
             options = BackupOptions(
                 self.host or wiring.host_name(),
@@ -211,20 +207,12 @@ def assert_not_in_backup(cluster: Cluster) -> None:
 
 @contextmanager
 def restored(
-    protected: Protected,
-    adopt: Callable[..., Cluster],
-    target: Path,
-    *options: str,
-    start: bool = True,
+    scene: Scene, protected: Protected, *options: str | Path
 ) -> Iterator[Cluster]:
-    """Restore into a directory and serve it until the block ends."""
-    done = protected.restore(target, *options)
-    assert done.returncode == 0, done.stderr.decode()
-    major = protected.cluster.binaries.major
-    cluster = adopt(major, str(target), {"archive_mode": "off"})
-    if start:
-        cluster.start()
-        cluster.wait_until_primary()
+    """Restore into a new directory and serve it until the block ends."""
+    target = scene.target()
+    scene_restore(protected, target, *options)
+    cluster = scene.start(target, protected.cluster.binaries.major)
     try:
         yield cluster
     finally:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,15 +26,17 @@ from tests.pg import drkit_command
 from tests.protect import NAME, Protected
 
 if TYPE_CHECKING:
-    from tests.conftest import MakeCluster
+    from collections.abc import Iterator
+    from pathlib import Path
 
-MakeProtected = Callable[..., Protected]
+    from tests.operations.scene import Scene
+
 KILLED = -signal.SIGKILL
 
 
 @pytest.fixture
-def protected(make_protected: MakeProtected, newest_version: int) -> Protected:
-    made = make_protected(newest_version)
+def protected(scene: Scene, newest_version: int) -> Protected:
+    made = scene.protect(newest_version)
     made.cluster.rows("CREATE TABLE t AS SELECT generate_series(1, 1000) AS n")
     return made
 
@@ -52,8 +52,7 @@ def test_kill_at_some_storage_calls(
     source: str,
     protected: Protected,
     backups: Backups,
-    make_directory: Callable[[], Path],
-    adopt_cluster: MakeCluster,
+    scene: Scene,
 ) -> None:
     """Each run also clears away what the one that was killed before it left."""
     before = content(protected.cluster)
@@ -61,12 +60,12 @@ def test_kill_at_some_storage_calls(
     kept, killed, at = [earlier], 0, 1
     while (ended := backups.run(source, kill=("any", at, False))).status == KILLED:
         kept = _still_there(kept, protected.labels())
-        killed, at = killed + 1, at + 6
+        killed, at = killed + 1, at + 4
     assert ended.status == 0, ended.stderr
     assert killed >= 5
     assert len(protected.labels()) == len(kept) + 1
     assert_tidy(site(protected))
-    with restored(protected, adopt_cluster, make_directory() / "r", earlier) as found:
+    with restored(scene, protected, earlier) as found:
         assert content(found) == before
 
 
@@ -92,8 +91,7 @@ def test_kill_around_the_commit_leaves_the_backup_whole_or_absent(
     source: str,
     protected: Protected,
     backups: Backups,
-    make_directory: Callable[[], Path],
-    adopt_cluster: MakeCluster,
+    scene: Scene,
 ) -> None:
     clean = backups.run(source)
     assert clean.status == 0, clean.stderr
@@ -107,7 +105,7 @@ def test_kill_around_the_commit_leaves_the_backup_whole_or_absent(
     assert backups.run(source, kill=("put", at, True)).status == KILLED
     second = protected.labels()
     assert len(second) == 2
-    with restored(protected, adopt_cluster, make_directory() / "r") as found:
+    with restored(scene, protected) as found:
         assert found.sql("SELECT count(*) FROM t") == 1000
 
     assert backups.run(source).status == 0
@@ -119,7 +117,7 @@ def test_kill_around_the_commit_leaves_the_backup_whole_or_absent(
 def test_sigterm_while_it_copies(
     source: str, protected: Protected, backups: Backups
 ) -> None:
-    pid = backups.start(source, put_delay=2)
+    pid = backups.start(source, put_delay=0.5)
     _wait_until_begun(protected)
     _stop_and_check(protected, backups, pid)
 
@@ -131,13 +129,14 @@ def test_sigterm_while_the_server_is_silent(
         "CREATE TABLE big AS SELECT repeat(md5(n::text), 60) FROM"
         " generate_series(1, 10000) AS n"
     )
-    pid = backups.start("stream", put_delay=1)
+    pid = backups.start("stream", put_delay=0.5)
     _wait_until_begun(protected)
     walsender = protected.cluster.sql(
         "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walsender'"
     )
     os.kill(walsender, signal.SIGSTOP)
     try:
+        time.sleep(3)  # it has stored its keys and waits for the server
         _stop_and_check(protected, backups, pid, sessions=False)
     finally:
         os.kill(walsender, signal.SIGCONT)

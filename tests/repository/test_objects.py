@@ -21,8 +21,8 @@ from drkit.repository.codec import (
     decompress,
 )
 from drkit.repository.objects import Sealing, seal, unseal
+from tests.vectors.broken_objects import claim
 from tests.vectors.forge import Forger
-from tests.vectors.make import claim
 
 LINEAGE = bytes(range(16))
 NAME = "alpha/log/0000000000"

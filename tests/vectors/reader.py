@@ -10,8 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import itertools
-import json
 import re
 import struct
 from datetime import datetime
@@ -28,37 +26,19 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+from tests.vectors.columns import (
+    MAX_FRAME,
+    Refused,
+    check_manifest,
+    need,
+    parse_json,
+    split_manifest,
+)
+
 PURPOSES = {"backup": 1, "wal": 2, "dump": 3, "files": 4, "catalog": 5}
-MAX_FRAME, MAX_FRAMES, MAX_OBJECT, MAX_PACK = 4 << 20, 65536, 2 << 30, 64 << 20
+MAX_FRAMES, MAX_OBJECT = 65536, 2 << 30
 MAX_ENTRY, MAX_MANIFEST, MAX_WAL = 1 << 20, 1 << 30, 1 << 30
 LABEL = re.compile(r"[0-9]{8}-[0-9]{6}-(full|incr|dump|files)\Z")
-COLUMNS = {
-    "pack.size": "u8",
-    "pack.sha256": "u1",
-    "pack.frames": "u4",
-    "frame.stored": "u4",
-    "frame.plain": "u4",
-    "frame.codec": "u1",
-    "file.path": "u1",
-    "file.kind": "u1",
-    "file.mode": "u2",
-    "file.size": "u8",
-    "file.mtime": "i8",
-    "file.runs": "u4",
-    "run.position": "u8",
-    "run.length": "u4",
-    "run.frame": "u4",
-    "run.offset": "u4",
-    "run.digest": "u1",
-    "damaged.file": "u4",
-    "damaged.block": "u4",
-}
-WIDTHS = {"pack.sha256": 32, "run.digest": 16}
-FORMATS = {"u1": "B", "u2": "H", "u4": "I", "u8": "Q", "i8": "q"}
-
-
-class Refused(Exception):
-    """Not as the document says."""
 
 
 class Frame(NamedTuple):
@@ -80,11 +60,6 @@ class Backup(NamedTuple):
     files: dict[bytes, bytes | None]
 
 
-def need(condition: object, what: str) -> None:
-    if not condition:
-        raise Refused(what)
-
-
 def lp(*fields: bytes | str) -> bytes:
     raw = [field.encode() if isinstance(field, str) else field for field in fields]
     return b"".join(struct.pack("<H", len(field)) + field for field in raw)
@@ -92,16 +67,6 @@ def lp(*fields: bytes | str) -> bytes:
 
 def hkdf(key: bytes, info: bytes, salt: bytes = bytes(32), length: int = 32) -> bytes:
     return HKDF(algorithm=SHA256(), length=length, salt=salt, info=info).derive(key)
-
-
-def parse_json(data: bytes, kind: str) -> dict[str, Any]:
-    try:
-        found = json.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError):
-        raise Refused(f"no JSON of a {kind}") from None
-    need(isinstance(found, dict), f"no JSON object of a {kind}")
-    need(found.get("drkit") == kind and found.get("format") == 1, f"no {kind} of v1")
-    return found
 
 
 def read_key_file(text: str) -> tuple[str, bytes]:
@@ -377,88 +342,3 @@ def expand(name: str, payload: bytes, frame: Frame) -> bytes:
         raise Refused(f"{name}: a frame does not decompress") from None
     need(len(plain) == frame.plain, f"{name}: length of a frame")
     return plain
-
-
-def split_manifest(plain: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return a manifest's head and its columns."""
-    need(len(plain) >= 4, "manifest: cut off")
-    end = 4 + int.from_bytes(plain[:4], "little")
-    need(end <= len(plain), "manifest: head")
-    head = parse_json(plain[4:end], "manifest")
-    need(head["parent"] is None, "manifest: a parent")
-    columns: dict[str, Any] = {}
-    for name, kind, count in head["columns"]:
-        code = FORMATS.get(kind)
-        need(code and name not in columns and count >= 0, f"column {name}")
-        layout = struct.Struct(f"<{count}{code}")
-        need(end + layout.size <= len(plain), f"column {name}: cut off")
-        columns[name] = layout.unpack_from(plain, end)
-        need(COLUMNS.get(name, kind) == kind, f"column {name}: type")
-        end += layout.size
-    need(end == len(plain), "manifest: bytes behind the columns")
-    need(COLUMNS.keys() <= columns.keys(), "manifest: a column is missing")
-    for name, width in WIDTHS.items():
-        need(len(columns[name]) % width == 0, f"column {name}")
-    return head, columns
-
-
-def check_manifest(name: str, columns: Mapping[str, Any]) -> list[bytes]:
-    """Return a manifest's paths when all columns agree."""
-    for table in ("pack", "frame", "file", "run", "damaged"):
-        counts = {
-            len(column) // WIDTHS.get(title, 1)
-            for title, column in columns.items()
-            if title in COLUMNS
-            and title.startswith(f"{table}.")
-            and title != "file.path"
-        }
-        need(len(counts) == 1, f"{name}: columns of {table}")
-    blob = bytes(columns["file.path"])
-    need(not blob or blob.endswith(b"\0"), f"{name}: paths")
-    paths = blob.split(b"\0")[:-1]
-    need(len(paths) == len(columns["file.kind"]), f"{name}: paths")
-    need(all(a < b for a, b in itertools.pairwise(paths)), f"{name}: order")
-    for path in paths:
-        need(not {b"", b".", b".."} & set(path.split(b"/")), f"{name}: unsafe path")
-        need(len(path) < 4096, f"{name}: long path")
-    need(set(columns["file.kind"]) <= {1, 2, 3}, f"{name}: kinds")
-    need(all(mode <= 0o777 for mode in columns["file.mode"]), f"{name}: modes")
-    need(sum(columns["file.runs"]) == len(columns["run.length"]), f"{name}: runs")
-    need(sum(columns["pack.frames"]) == len(columns["frame.plain"]), f"{name}: frames")
-    check_packs(name, columns)
-    check_runs(name, columns)
-    for file in columns["damaged.file"]:
-        need(file < len(paths), f"{name}: damaged")
-    return paths
-
-
-def check_packs(name: str, columns: Mapping[str, Any]) -> None:
-    first = 0
-    for size, count in zip(columns["pack.size"], columns["pack.frames"], strict=True):
-        stored = sum(columns["frame.stored"][first : first + count])
-        need(96 + stored + 12 * count + 16 + 24 == size, f"{name}: size of a pack")
-        need(size <= MAX_PACK, f"{name}: size of a pack")
-        first += count
-    need(all(one <= MAX_FRAME for one in columns["frame.plain"]), f"{name}: frames")
-
-
-def check_runs(name: str, columns: Mapping[str, Any]) -> None:
-    run = 0
-    for number, count in enumerate(columns["file.runs"]):
-        reached = 0
-        need(columns["file.size"][number] <= 1 << 40, f"{name}: size of a file")
-        if columns["file.kind"][number] == 2:
-            need(count == 0 == columns["file.size"][number], f"{name}: directory")
-        for place in range(run, run + count):
-            position, length = (
-                columns["run.position"][place],
-                columns["run.length"][place],
-            )
-            need(length > 0 and position >= reached, f"{name}: run {place}")
-            reached = position + length
-            need(reached <= columns["file.size"][number], f"{name}: run {place}")
-            frame = columns["run.frame"][place]
-            need(frame < len(columns["frame.plain"]), f"{name}: run {place}")
-            end = columns["run.offset"][place] + length
-            need(end <= columns["frame.plain"][frame], f"{name}: run {place}")
-        run += count

@@ -24,8 +24,9 @@ from drkit.repository.repository import read_manifest
 from drkit.repository.unpacking import PackReader
 from drkit.storage.memory import MemoryStorage
 from tests.builders import Keys, World, copy_of, replace_object
+from tests.vectors.columns import Refused
 from tests.vectors.make import make
-from tests.vectors.reader import Reader, Refused, read_key_file
+from tests.vectors.reader import Reader, read_key_file
 
 if TYPE_CHECKING:
     from drkit.repository.repository import Repository

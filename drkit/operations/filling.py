@@ -1,0 +1,154 @@
+"""Filling a data directory: each pack read once, each run written where it belongs."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections import OrderedDict
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from drkit import workers
+from drkit.model.manifest import CONTROL_FILE, FileKind
+from drkit.repository.unpacking import PackReader
+
+if TYPE_CHECKING:
+    from drkit.model.manifest import Manifest
+    from drkit.postgres.target_directory import TargetDirectory
+    from drkit.protocols import Progress
+    from drkit.repository.repository import Repository
+
+_OPEN_FILES = 64  # kept open by each worker: a relation's runs come in a row
+_LEFT_OUT = (CONTROL_FILE, b"recovery.signal", b"standby.signal")
+"""`pg_control` comes last; a signal file of the source would steer this recovery."""
+
+
+def write_files(
+    repository: Repository,
+    manifest: Manifest,
+    target: TargetDirectory,
+    progress: Progress,
+    jobs: int,
+) -> None:
+    """Write every file but `pg_control` and what is not restored.
+
+    Raises:
+        Corrupt: a pack is missing, or is not what the manifest says.
+    """
+    writing = Writing(manifest, target, progress)
+    packs: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for pack in range(len(manifest.packs)):
+        packs.put(pack)
+
+    def work(stop: workers.Stop) -> None:
+        reader = PackReader(repository, manifest)
+        with closing(OpenFiles(writing)) as files:
+            while not stop.is_set():
+                try:
+                    pack = packs.get_nowait()
+                except queue.Empty:
+                    return
+                _write_pack(reader, pack, files, stop)
+
+    workers.run([work] * jobs)
+    writing.write_empty()
+
+
+def _write_pack(
+    reader: PackReader, pack: int, files: OpenFiles, stop: workers.Stop
+) -> None:
+    for runs, plain in reader.frames(pack):
+        if stop.is_set():
+            return
+        for number, position, offset, length in runs:
+            files.write(number, position, plain[offset : offset + length])
+
+
+class Writing:
+    """What the workers of one restore share: which files still lack runs."""
+
+    def __init__(
+        self, manifest: Manifest, target: TargetDirectory, progress: Progress
+    ) -> None:
+        self.manifest = manifest
+        self.target = target
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._left = manifest.files["runs"].tolist()
+        self._left_out = {
+            number
+            for number, kind in enumerate(manifest.files["kind"].tolist())
+            if kind != FileKind.FILE or manifest.paths[number] in _LEFT_OUT
+        }
+
+    def wanted(self, number: int) -> bool:
+        """Say whether a file is written here: signals and attachments are not."""
+        return number not in self._left_out
+
+    def wrote(self, number: int, count: int) -> bool:
+        """Count a run; say whether it was its file's last."""
+        self._progress.advance(count)
+        with self._lock:
+            self._left[number] -= 1
+            return bool(self._left[number] == 0)
+
+    def finish(self, number: int, descriptor: int) -> None:
+        """Make a file whose runs are all written whole and durable."""
+        row = self.manifest.files[number]
+        size, mode, mtime = int(row["size"]), int(row["mode"]), int(row["mtime"])
+        if os.fstat(descriptor).st_size != size:
+            os.ftruncate(descriptor, size)  # a hole at the end
+        self.target.finish(descriptor, mode, mtime)
+
+    def write_empty(self) -> None:
+        """Make the files that have no run at all."""
+        for number in np.flatnonzero(self.manifest.files["runs"] == 0).tolist():
+            if self.wanted(number):
+                mode = int(self.manifest.files[number]["mode"])
+                descriptor = self.target.open(self.manifest.paths[number], mode)
+                try:
+                    self.finish(number, descriptor)
+                finally:
+                    os.close(descriptor)
+
+
+class OpenFiles:
+    """One worker's open files, the least recently used closed first."""
+
+    def __init__(self, writing: Writing) -> None:
+        self._writing = writing
+        self._open: OrderedDict[int, int] = OrderedDict()
+
+    def write(self, number: int, position: int, data: memoryview) -> None:
+        """Write a run where it belongs."""
+        if not self._writing.wanted(number):
+            return
+        descriptor = self._descriptor(number)
+        at, view = position, data
+        while view:
+            count = os.pwrite(descriptor, view, at)
+            at, view = at + count, view[count:]
+        # Starts writing to disk now, so that the fsync at the end finds little to do.
+        os.posix_fadvise(descriptor, position, len(data), os.POSIX_FADV_DONTNEED)
+        if self._writing.wrote(number, len(data)):
+            self._writing.finish(number, descriptor)
+            os.close(self._open.pop(number))
+
+    def close(self) -> None:
+        """Close what is open."""
+        for descriptor in self._open.values():
+            os.close(descriptor)
+        self._open.clear()
+
+    def _descriptor(self, number: int) -> int:
+        if number not in self._open:
+            if len(self._open) >= _OPEN_FILES:
+                os.close(self._open.popitem(last=False)[1])
+            manifest = self._writing.manifest
+            mode = int(manifest.files[number]["mode"])
+            self._open[number] = self._writing.target.open(manifest.paths[number], mode)
+        self._open.move_to_end(number)
+        return self._open[number]
