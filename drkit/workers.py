@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from typing import TYPE_CHECKING, TypeVar
 
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_HELD_BACK = (signal.SIGTERM, signal.SIGINT)
 _LOOK_EVERY = 0.1  # seconds between chances for a signal handler to raise
 
 
@@ -58,8 +60,7 @@ def run(
         for place, task in enumerate(tasks)
     ]
     try:
-        for thread in threads:
-            thread.start()
+        _start(threads)
         _join(threads, stop, watch)
     except BaseException as error:  # noqa: BLE001  re-raised below
         stop.set(error)
@@ -67,6 +68,20 @@ def run(
     if stop.cause is not None:
         raise stop.cause
     return results  # type: ignore[return-value]  # every task returned
+
+
+def _start(threads: list[threading.Thread]) -> None:
+    """Start all threads with signals held back.
+
+    A handler that raised inside `start` would leave a thread that runs, though it does
+    not count as alive yet, and nobody would wait for it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
+    try:
+        for thread in threads:
+            thread.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _join(

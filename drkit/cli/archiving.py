@@ -124,7 +124,7 @@ def push(arguments: list[str]) -> int:
     try:
         call.parse(arguments, 1)
         _push(call)
-    except (DrkitError, KeyboardInterrupt) as error:
+    except (DrkitError, KeyboardInterrupt, _Terminated) as error:
         told = error if isinstance(error, DrkitError) else _interrupted()
         _tell_error(call, told, code := min(told.exit_code, _MAX_CODE))
         return code
@@ -162,8 +162,8 @@ def get(arguments: list[str]) -> int:
     try:
         call.parse(arguments, 2)
         return _get_patiently(call) if standby else _get(call)
-    except Interrupted as error:
-        _tell_error(call, error, failed)
+    except _Terminated:
+        _tell_error(call, _interrupted(), failed)
         _die_of_signal()
     except DrkitError as error:
         _tell_error(call, error, failed)
@@ -182,7 +182,7 @@ def _get_patiently(call: Call) -> int:
     while True:
         try:
             return _get(call)
-        except (Interrupted, UsageError):
+        except UsageError:
             raise
         except DrkitError:
             if time.monotonic() - begun + _PAUSE > call.patience:
@@ -207,8 +207,12 @@ def _get(call: Call) -> int:
     return 0
 
 
+class _Terminated(BaseException):
+    """SIGTERM came; no `Exception`, which a store's client would take for its own."""
+
+
 def _interrupt(_number: int, _frame: object) -> NoReturn:
-    raise _interrupted()
+    raise _Terminated
 
 
 def _interrupted() -> Interrupted:

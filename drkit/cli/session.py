@@ -188,7 +188,7 @@ class Session:
         self.close()
         as_json = self.json or self.log_format == "json"
         if isinstance(error, KeyboardInterrupt):
-            error = interrupted("SIGINT")
+            error = interrupted(str(error) or "SIGINT")
         if isinstance(error, DrkitError):
             self.log.debug("failed", exc_info=error)
             write_err(render_error(error, self.run, self.redactor, as_json=as_json))
@@ -199,7 +199,10 @@ class Session:
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Let SIGTERM and SIGINT raise `Interrupted` in the block."""
+        """Let SIGTERM and SIGINT raise KeyboardInterrupt in the block.
+
+        It is no `Exception`, so that no library takes it for a failure of its own.
+        """
         numbers = (signal.SIGTERM, signal.SIGINT)
         before = [signal.signal(number, self._interrupt) for number in numbers]
         try:
@@ -222,7 +225,7 @@ class Session:
         self._limit = threading.Timer(_CLEAR_AWAY_WITHIN, os._exit, (code,))
         self._limit.daemon = True
         self._limit.start()
-        raise interrupted(signal.Signals(number).name)
+        raise KeyboardInterrupt(signal.Signals(number).name)
 
     def _policy_path(self, name: str | None) -> str:
         from drkit.config.loading import find_policies, find_policy, policy_dirs

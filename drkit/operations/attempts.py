@@ -37,7 +37,18 @@ def leased(
             f"{other.holder.host}, process {other.holder.pid}",
             hint=f"wait for it; if it died, its lease ends at {other.until:%H:%M} UTC",
         )
-    leases.renew(attempt, here, 0)
+    try:
+        leases.renew(attempt, here, 0)
+        with _renewed(leases, attempt, here, progress):
+            yield
+    finally:
+        _release(leases, attempt, progress)
+
+
+@contextmanager
+def _renewed(
+    leases: Leases, attempt: str, here: Holder, progress: Progress
+) -> Iterator[None]:
     done = threading.Event()
 
     def renew() -> None:
@@ -59,7 +70,14 @@ def leased(
     finally:
         done.set()
         thread.join()
+
+
+def _release(leases: Leases, attempt: str, progress: Progress) -> None:
+    """Release a lease; one that resists ends by itself and must not hide an error."""
+    try:
         leases.release(attempt)
+    except DrkitError as error:
+        progress.warning("could not release the lease", error=str(error))
 
 
 def abandon_dead(repository: Repository, host: str, progress: Progress) -> None:
@@ -78,8 +96,12 @@ def abandon_dead(repository: Repository, host: str, progress: Progress) -> None:
 
 
 def abandon(repository: Repository, attempt: str, reason: str) -> None:
-    """Write that an attempt can't commit any more, unless it has ended already."""
-    if repository.log.read().attempts[attempt].state is not AttemptState.RUNNING:
+    """Write that an attempt can't commit any more, unless it has ended already.
+
+    One that has not begun, as far as the log says, needs no such entry.
+    """
+    known = repository.log.read().attempts.get(attempt)
+    if known is None or known.state is not AttemptState.RUNNING:
         return
 
     def decide(_: LogState) -> Entry:

@@ -49,7 +49,7 @@ class BackupOptions:
         source: `local` or `stream`, as recorded in the manifest.
         jobs: threads that read, compress and store.
         level: of zstd.
-        wal_timeout: how long the WAL that the backup needs may take to be archived.
+        wal_timeout: how long each WAL segment that the backup needs may take to arrive.
         archiver: asks the server why archiving may be stuck, for the message.
     """
 
@@ -87,24 +87,26 @@ def full_backup(
     repository.backups()
     abandon_dead(repository, options.host, progress)
     attempt_id = os.urandom(16).hex()
-    with leased(repository, attempt_id, options.host, progress):
+    with (
+        leased(repository, attempt_id, options.host, progress),
+        _abandoned_on_failure(repository, attempt_id, progress),
+    ):
         attempt = _begin(repository, source, attempt_id, progress)
-        with _abandoned_on_failure(repository, attempt_id, progress):
-            for key in (attempt.data_key, attempt.manifest_key):
-                repository.keyring.store(key)
-            copied, packed, end = _copy(repository, source, attempt, options, progress)
-            progress.phase("wal")
-            wait_for_wal(
-                repository,
-                server,
-                attempt.start,
-                end.position,
-                options.wal_timeout,
-                options.archiver,
-            )
-            progress.phase("commit")
-            head = _head(repository, server, attempt, options, copied, end)
-            return _commit(repository, attempt, _manifest(head, copied, packed))
+        for key in (attempt.data_key, attempt.manifest_key):
+            repository.keyring.store(key)
+        copied, packed, end = _copy(repository, source, attempt, options, progress)
+        progress.phase("wal")
+        wait_for_wal(
+            repository,
+            server,
+            attempt.start,
+            end.position,
+            options.wal_timeout,
+            options.archiver,
+        )
+        progress.phase("commit")
+        head = _head(repository, server, attempt, options, copied, end)
+        return _commit(repository, attempt, _manifest(head, copied, packed))
 
 
 def _begin(

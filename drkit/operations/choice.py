@@ -11,7 +11,7 @@ from drkit.model.reach import Reach, reach
 from drkit.model.recovery import RecoveryTarget, TargetKind
 from drkit.model.timeline import TimelineHistory
 from drkit.model.wal import Segment, WalFileKind, WalFileName, parse_segment
-from drkit.postgres.walrecords import EventKind, scan_segment
+from drkit.postgres.walrecords import EventKind, begins_inside_record, scan_segment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from drkit.model.backup import BackupSummary
     from drkit.model.log import Commit
-    from drkit.postgres.walrecords import Carry, SegmentScan, WalEvent
+    from drkit.postgres.walrecords import SegmentScan, WalEvent
     from drkit.repository.repository import Repository
 
 _LOOK_BACK = 64  # segments that are searched for the last commit
@@ -239,25 +239,30 @@ class ArchivedWal:
         carry, before = None, None
         for segment in segments:
             follows = before is not None and segment.number == before.number + 1
-            scan = self._scan(segment, size, carry if follows else None)
+            data, start = self._read(segment, size), segment.start(size)
+            scan = scan_segment(data, start, carry if follows else None)
             carry, before = scan.carry, segment
             yield from scan.events
 
     def _scan_behind(
         self, segments: tuple[Segment, ...], index: int, size: int
     ) -> SegmentScan:
-        """Scan a segment with the record that reaches into it."""
-        carry = None
-        if index > 0:
-            try:
-                carry = self._scan(segments[index - 1], size, None).carry
-            except Corrupt:
-                carry = None  # its own turn comes
-        return self._scan(segments[index], size, carry)
+        """Scan a segment; without a commit, with the record that reaches into it."""
+        start = segments[index].start(size)
+        data = self._read(segments[index], size)
+        scan = scan_segment(data, start)
+        commits = any(one.kind is not EventKind.RESTORE_POINT for one in scan.events)
+        if commits or index == 0 or not begins_inside_record(data):
+            return scan
+        before = segments[index - 1]
+        try:
+            carry = scan_segment(self._read(before, size), before.start(size)).carry
+        except Corrupt:
+            return scan  # its own turn comes
+        return scan_segment(data, start, carry)
 
-    def _scan(self, segment: Segment, size: int, carry: Carry | None) -> SegmentScan:
-        name = WalFileName.parse(segment.name(size))
-        return scan_segment(self._repository.wal.get(name), segment.start(size), carry)
+    def _read(self, segment: Segment, size: int) -> bytes:
+        return self._repository.wal.get(WalFileName.parse(segment.name(size)))
 
     def segments(self, size: int) -> set[Segment]:
         """Return the archived segments of all timelines."""

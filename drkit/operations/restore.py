@@ -275,6 +275,8 @@ class _explained:  # noqa: N801  a context manager reads as a word
             "then run the same command again: it clears what is there and starts over"
         )
         what = f"restoring to {self._directory} failed: {error.strerror}"
+        if isinstance(error.filename, str | bytes):
+            what += f" ({os.fsdecode(error.filename)})"
         if error.errno in (28, 122):  # ENOSPC, EDQUOT
             raise NoSpace(what, hint=f"free some room, {again}") from error
         raise StorageError(what, hint=f"mend what the error says, {again}") from error

@@ -28,15 +28,17 @@ def wait_for_wal(
     """Return when every segment from `start` to `stop` is archived.
 
     Args:
+        timeout: how long to wait for each; a long backlog may take its time as long as
+            it makes headway.
         archiver: asks the server why archiving may be stuck, for the message.
 
     Raises:
-        WalMissing: one is not, after `timeout`.
+        WalMissing: one did not come within `timeout`.
     """
     size = server.wal_segment_size
-    deadline = repository.clock.monotonic() + timeout.total_seconds()
     for segment in segments_between(start.lsn, stop.lsn, stop.timeline, size):
         file = WalFileName.parse(segment.name(size))
+        deadline = repository.clock.monotonic() + timeout.total_seconds()
         pause = _FIRST_PAUSE
         while not repository.wal.has(file):
             if repository.clock.monotonic() >= deadline:

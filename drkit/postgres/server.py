@@ -38,6 +38,7 @@ _STOP_SIGNALS = {
 _PORT = 5432
 _MAX_SOCKET_PATH = 107
 _POLL = 0.01
+_PATIENCE = 5.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,12 @@ class ThrowawayServer:
         self.close()
 
     def close(self) -> None:
-        """Stop the server without ceremony and remove its private directory."""
+        """Stop the server without ceremony and remove its private directory.
+
+        A server that is killed leaves its shared memory behind, so it is asked first.
+        """
+        with contextlib.suppress(DrkitError):
+            self.stop("immediate", _PATIENCE)
         self.kill()
         if not self.keep:
             shutil.rmtree(self.directory, ignore_errors=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import queue
+import re
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -33,6 +34,7 @@ _BUFFER = 2 << 20
 _WAIT = 0.2  # seconds between looks at whether another thread failed
 _MODE = 0o777
 _MANIFEST = b"backup_manifest"
+_TABLESPACE = re.compile(rb"pg_tblspc/[0-9]+\Z")
 _KEPT_BESIDE = {b"backup_label", b"tablespace_map"}
 
 
@@ -247,10 +249,11 @@ class _Receiving:
             mode = member.mode & _MODE
             self._begin_file(path, FileKind.FILE, mode, member.size, member.mtime)
         elif path:
-            # A link in pg_tblspc stands for the tablespace's directory.
-            self._begin_file(
-                path, FileKind.DIRECTORY, member.mode & _MODE or 0o700, 0, member.mtime
-            )
+            # The server sends what is in a tablespace, but not pg_tblspc/<oid> itself.
+            parent = path.rpartition(b"/")[0]
+            for each in (parent, path) if _TABLESPACE.match(parent) else (path,):
+                mode = member.mode & _MODE or 0o700
+                self._begin_file(each, FileKind.DIRECTORY, mode, 0, member.mtime)
 
     def _begin_file(
         self, path: bytes, kind: FileKind, mode: int, size: int, mtime: int

@@ -145,6 +145,11 @@ def scan_segment(
     return _Scan(data, start_lsn, verify).run(carry)
 
 
+def begins_inside_record(data: Buffer) -> bool:
+    """Say whether a segment begins with the rest of a record of the one before."""
+    return bool(LONG_HEADER.unpack_from(data)[1] & _FIRST_IS_CONTRECORD)
+
+
 class _Scan:
     """One pass over a segment.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from drkit.crypto.sealing import HEADER_BYTES, TAG, Opener
-from drkit.errors import Corrupt, ObjectNotFound
+from drkit.errors import Corrupt, ObjectNotFound, StorageError
 from drkit.repository.codec import decompress
 
 if TYPE_CHECKING:
@@ -80,6 +80,11 @@ class PackReader:
             sealed = storage.get(name, offset, int(stored[frame]))
         except ObjectNotFound:
             raise self._missing(name) from None
+        except StorageError as error:
+            # A range that reaches past the end, unless the store failed otherwise.
+            if storage.size(name) != int(self._manifest.packs[pack]["size"]):
+                raise self._damaged(name) from error
+            raise
         return self._open(opener, name, frame - first, frame, sealed)
 
     def _open(
@@ -110,10 +115,7 @@ class PackReader:
             raise self._missing(name) from None
         digest = hashlib.sha256(data).digest()
         if len(data) != int(row["size"]) or digest != row["sha256"].tobytes():
-            raise Corrupt(
-                f"pack {name} is damaged: it is not what its manifest says",
-                hint="choose another backup; `drkit info` lists them",
-            )
+            raise self._damaged(name)
         return data
 
     def _opener(self, name: str, head: Buffer) -> Opener:
@@ -124,6 +126,12 @@ class PackReader:
     def _name(self, pack: int) -> str:
         head = self._manifest.head
         return self._repository.layout.pack(head.label, head.attempt, pack)
+
+    def _damaged(self, name: str) -> Corrupt:
+        return Corrupt(
+            f"pack {name} is damaged: it is not what its manifest says",
+            hint="choose another backup; `drkit info` lists them",
+        )
 
     def _missing(self, name: str) -> Corrupt:
         return Corrupt(

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from drkit import wiring
 from drkit.config.compiled import compile_policy
 from drkit.crypto.signing import parse_public
-from drkit.model.log import AttemptState
 from drkit.operations.backup import BackupOptions, full_backup
 from drkit.postgres.archiver import archiver_asker
 from drkit.repository.identity import read_lineage
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
     from drkit.config.policy import Policy
     from drkit.model.backup import BackupSummary
+    from drkit.model.log import AttemptState
     from drkit.model.manifest import Manifest
     from tests.operations.scene import Scene
     from tests.pg import Cluster
@@ -216,7 +216,7 @@ def restored(
     try:
         yield cluster
     finally:
-        cluster.kill()
+        cluster.stop("immediate")
 
 
 _FINGERPRINT = """
@@ -230,7 +230,8 @@ _FINGERPRINT = """
         RETURN found;
     END $$;
     SELECT n.nspname::text, c.relname::text, c.relkind::text,
-        CASE WHEN relkind IN ('r', 'm', 'S') THEN pg_temp.content(c.oid) END
+        CASE WHEN relkind IN ('r', 'm') AND relpersistence = 'p'
+            THEN pg_temp.content(c.oid) END
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
     WHERE nspname !~ '^pg_(temp|toast)' AND nspname <> 'information_schema'
         AND (nspname <> 'pg_catalog' OR relname IN ('pg_largeobject', 'pg_description'))

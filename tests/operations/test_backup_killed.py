@@ -136,7 +136,7 @@ def test_sigterm_while_the_server_is_silent(
     )
     os.kill(walsender, signal.SIGSTOP)
     try:
-        time.sleep(3)  # it has stored its keys and waits for the server
+        time.sleep(2)  # it has stored its keys and waits for the server
         _stop_and_check(protected, backups, pid, sessions=False)
     finally:
         os.kill(walsender, signal.SIGCONT)

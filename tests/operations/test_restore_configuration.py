@@ -5,18 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
+from drkit import wiring
 from drkit.postgres.configuration import render_recovery
 from tests.operations.scene import Scene, backup, drkit, restore, snapshot
 from tests.pg import give_to, versions_under_test
-from tests.protect import NAME
-
-if TYPE_CHECKING:
-    from drkit.postgres.process import Account
-    from tests.protect import Protected
+from tests.protect import NAME, Protected
 
 NEWEST = max(versions_under_test())
 ODD = 'it\'s 100% "odd" $HOME; `true` \\n'
@@ -48,21 +44,32 @@ class Odd:
 
 
 @pytest.fixture(scope="module")
-def odd(scene: Scene, postgres_user: Account) -> Odd:
-    home = scene.directory() / ODD
-    home.mkdir()
-    give_to(postgres_user, home)
-    protected = scene.protect(NEWEST, home=home)
+def odd(scene: Scene) -> Odd:
+    protected = with_odd_policy(scene.protect(NEWEST))
     cluster = protected.cluster
     cluster.rows("CREATE TABLE story AS SELECT 1 AS n")
     write_configuration(protected)
-    give_to(postgres_user, cluster.data_directory)
+    give_to(protected.account, cluster.data_directory)
     backup(protected)
     insert = "INSERT INTO story VALUES (2) RETURNING pg_current_xact_id()::text"
     xid = cluster.sql(insert)
     protected.archive_now()
     cluster.stop()
     return Odd(scene, protected, xid)
+
+
+def with_odd_policy(protected: Protected) -> Protected:
+    """Move the policy to a path that needs quoting wherever it is written."""
+    home = protected.home / ODD
+    home.mkdir()
+    protected.policy_path.rename(home / protected.policy_path.name)
+    moved = Protected(protected.cluster, home, protected.account)
+    give_to(protected.account, home)
+    command = wiring.archive_command(str(moved.policy_path))
+    quoted = command.replace("'", "''")
+    protected.cluster.rows(f"ALTER SYSTEM SET archive_command = '{quoted}'")
+    protected.cluster.rows("SELECT pg_reload_conf()")
+    return moved
 
 
 def write_configuration(protected: Protected) -> None:

@@ -11,6 +11,9 @@ import pytest
 
 from drkit.errors import Corrupt, NotFound, TargetUnreachable
 from drkit.model.lsn import Lsn
+from drkit.model.reach import reach
+from drkit.model.timeline import TimelineHistory
+from drkit.operations.choice import ArchivedWal
 from tests.operations.scene import SMALL_SEGMENTS, Scene, backup, drkit, refused
 from tests.pg import versions_under_test
 from tests.protect import NAME
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from tests.protect import Protected
 
 UNREACHABLE = TargetUnreachable.exit_code
+PAGE, PAGE_HEADER = 8192, 24
 MICROSECOND = timedelta(microseconds=1)
 
 
@@ -228,6 +232,41 @@ def test_a_damaged_last_segment_does_not_block_what_lies_before(
     assert reachable is not None
     accepted = archive.plan("--target-lsn", reachable[1])
     assert f"{name} is damaged" in accepted
+
+
+def test_a_last_commit_across_two_segments_is_found(scene: Scene) -> None:
+    protected = scene.protect(
+        max(versions_under_test()),
+        {"track_commit_timestamp": "on", "autovacuum": "off"},
+    )
+    cluster = protected.cluster
+    tables = [f"t{number}" for number in range(100)]
+    cluster.rows("; ".join(f"CREATE TABLE {name} ()" for name in tables))
+    backup(protected)
+    with cluster.connect() as connection:
+        connection.autocommit = False
+        connection.execute(f"DROP TABLE {', '.join(tables)}")  # a large commit record
+        where = "SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint"
+        row = connection.execute(where).fetchone()
+        assert row is not None
+        left = SMALL_SEGMENTS - int(row[0]) % SMALL_SEGMENTS
+        headers = left // PAGE * PAGE_HEADER
+        filler = (left - headers - 1500) % SMALL_SEGMENTS
+        emit = "SELECT pg_logical_emit_message(false, '', repeat('x', %s))"
+        connection.execute(emit, [filler])
+        connection.commit()
+    last = cluster.sql("SELECT timestamp FROM pg_last_committed_xact()")
+    first = protected.archive_now()
+    archive = ArchivedWal(protected.repository())
+    segments = sorted(archive.segments(SMALL_SEGMENTS))
+    events = list(archive.events(tuple(segments), SMALL_SEGMENTS))
+    commit = max(events, key=lambda event: event.time)
+    assert (commit.lsn // SMALL_SEGMENTS) < segments[-1].number, first
+    history = TimelineHistory(1)
+    start = segments[0].start(SMALL_SEGMENTS)
+    reached = reach(start, history, segments, SMALL_SEGMENTS)
+    assert archive.last_commit(reached, SMALL_SEGMENTS) == last
+    cluster.stop()
 
 
 def test_an_unknown_backup_is_refused_with_those_there_are(archive: Archive) -> None:

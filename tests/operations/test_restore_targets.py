@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from drkit.operations.choice import ArchivedWal
-from tests.operations.scene import Scene, backup, restore
+from tests.operations.scene import Scene, backup, refused, restore
 from tests.pg import versions_under_test
 
 if TYPE_CHECKING:
@@ -165,6 +166,15 @@ def test_a_restore_point_is_found_wherever_it_lies(
     assert label == (story.early if name == "between" else story.late)
     restored = story.scene.start(target, story.major)
     assert story.numbers(restored) == numbers
+
+
+def test_the_last_lsn_that_is_named_as_reachable_is_reached(story: Story) -> None:
+    error = refused(story.protected, story.scene.target(), "--target-lsn", "FFFFFFFF/0")
+    named = re.search(r"to ([0-9A-F]+/[0-9A-F]+)", error["hint"])
+    assert named is not None
+    _, target = story.restored("--target-lsn", named[1])
+    restored = story.scene.start(target, story.major)
+    assert story.numbers(restored) == [1, 2, 3, 4, 5, 6]
 
 
 def test_immediate_stops_where_the_backup_ended(story: Story) -> None:
