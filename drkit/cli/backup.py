@@ -112,7 +112,7 @@ def _text(summary: BackupSummary, took: timedelta, policy: str) -> str:
         ("stored", render.size(summary.stored_bytes)),
         ("WAL", f"{summary.start_lsn} to {summary.stop_lsn}"),
         ("timeline", str(summary.timeline)),
-        ("restores to", f"{render.moment(summary.stop_time)} or later"),
+        ("restores to", f"{render.exact(summary.stop_time)} or later"),
         ("next", f"drkit restore {policy} {summary.label} --to DIR --plan"),
     ]
     lines = [f"backup {summary.label} of {policy} is done", render.facts(rows)]

@@ -130,7 +130,8 @@ def _restorable(found: ClusterInfo) -> list[str]:
 def _end(window: Window) -> str:
     if window.end_time is None:
         return f"{window.end_lsn}; its newest WAL holds no commit"
-    return f"{render.exact(window.end_time)} (the last commit), {window.end_lsn}"
+    last = render.exact(window.end_time)
+    return f"just before {last}, the last commit; {window.end_lsn}"
 
 
 def _backups(backups: tuple[BackupSummary, ...]) -> str:

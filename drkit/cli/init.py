@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -168,7 +169,9 @@ def _text(result: InitResult) -> str:
         lines += ["", "rights that the role needs; let a superuser run:"]
         lines += [f"  {statement}" for statement in result.grants]
     lines += ["", *(f"IMPORTANT: {text}" for text in result.warnings)]
-    lines += ["", f"next: drkit check {result.name}; drkit backup {result.name}"]
+    # By its path the policy is found from everywhere.
+    policy = shlex.quote(result.policy_path)
+    lines += ["", f"next: drkit check {policy}; drkit backup {policy}"]
     return "\n".join(lines)
 
 

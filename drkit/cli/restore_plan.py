@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from drkit.operations.restore import RestorePlan
 
 
+_BESIDE = {"port": "5499", "archive_mode": "off"}
 _ASK = "SELECT pg_is_in_recovery(), pg_last_xact_replay_timestamp()"
 
 
@@ -77,7 +78,8 @@ def _notes(plan: RestorePlan) -> Iterator[str]:
     if file:
         yield (
             f"the server was configured by {file}, outside of its data directory, so "
-            "that file is not in the backup"
+            "that file is not in the backup; on another host bring it there, or write "
+            "a postgresql.conf and a pg_hba.conf into the restored directory"
         )
     yield from plan.manifest.head.warnings
 
@@ -92,15 +94,16 @@ def next_steps(plan: RestorePlan) -> str:
     to = plan.request.to
     log = f"{to}.log"
     start = (
-        f"{_pg_ctl(plan)} -D {shlex.quote(to)} -l {shlex.quote(log)}"
-        f"{_configuration(plan)} start"
+        f"{_as_user(plan)}{_pg_ctl(plan)} -D {shlex.quote(to)} -l {shlex.quote(log)}"
     )
-    as_user = _as_user(plan)
+    beside = _options(plan, _BESIDE)
     lines = [
         "next:",
-        f"  start it   {as_user}{start}",
+        f"  start it   {start}{_options(plan, {})} start",
+        "             or, while the old server still runs, beside it:",
+        f"             {start}{beside} start",
         f"  watch it   tail -f {shlex.quote(log)}",
-        f"  ask it     psql -c '{_ASK}'",
+        f"  ask it     psql -c '{_ASK}'; beside the old one with -p {_BESIDE['port']}",
     ]
     if plan.request.target.action is TargetAction.PAUSE and (
         plan.request.target.kind is not TargetKind.LATEST
@@ -108,21 +111,29 @@ def next_steps(plan: RestorePlan) -> str:
         lines.append("  go on      psql -c 'SELECT pg_wal_replay_resume()', to promote")
     lines.append(
         "It keeps the configuration of the backed-up server: port, archive_command and "
-        "all. Once promoted it archives under the same policy, on a new timeline; if "
-        "the old server still runs, set archive_mode = off and another port first."
+        "all. Once promoted it archives under the same policy, on a new timeline; the "
+        "command for beside the old server keeps it from archiving."
     )
     return "\n".join(lines)
 
 
-def _configuration(plan: RestorePlan) -> str:
-    """Return what names a configuration that is not in the data directory."""
+def _options(plan: RestorePlan, more: dict[str, str]) -> str:
+    """Return pg_ctl's `-o` for settings that the configuration must not decide."""
+    options = dict(more)
     file = plan.manifest.head.server.config_file
-    if not file:
-        return ""
-    # Debian's file names the data directory too, which is the lost cluster's.
-    options = {"config_file": file, "data_directory": plan.request.to}
-    given = (f"-c {name}={shlex.quote(value)}" for name, value in options.items())
-    return f" -o {shlex.quote(' '.join(given))}"
+    if file:
+        # Debian's file names the data directory and a PID file too, which are those
+        # of the cluster that was backed up, and may be in use.
+        options |= {
+            "config_file": file,
+            "data_directory": plan.request.to,
+            "external_pid_file": "",
+        }
+    given = [
+        f"-c {name}={shlex.quote(value) if value else ''}"
+        for name, value in options.items()
+    ]
+    return f" -o {shlex.quote(' '.join(given))}" if given else ""
 
 
 def _pg_ctl(plan: RestorePlan) -> str:

@@ -103,6 +103,7 @@ def full_backup(
             end.position,
             options.wal_timeout,
             options.archiver,
+            progress,
         )
         progress.phase("commit")
         head = _head(repository, server, attempt, options, copied, end)

@@ -208,6 +208,8 @@ def _obstacle(subject: Subject, facts: ServerFacts) -> str | None:
         "archive_command is empty": not (
             facts.archive_command or facts.archive_library
         ),
+        "archive_command does not run drkit": "drkit" not in facts.archive_command
+        and not facts.archive_library,
         "the server is not the policy's": str(facts.system_identifier)
         != subject.system_identifier,
     }

@@ -361,12 +361,16 @@ def _last_commit(events: list[WalEvent], end: Lsn) -> datetime | None:
 def _window(choice: Choice) -> str:
     backup = choice.commit.backup
     last = choice.last_commit
-    until = f" ({last.isoformat(sep=' ')})" if last is not None else ""
+    # PostgreSQL stops at a time when it meets a commit that came after it.
+    until = f" (before {last.isoformat(sep=' ')})" if last is not None else ""
     reachable = (
         f"from {backup.label} can be reached: {backup.stop_lsn} "
         f"({backup.stop_time.isoformat(sep=' ')}) to {choice.last_record}{until}"
     )
-    end = "without a target, recovery goes to the end"
+    end = (
+        "without a target, recovery goes to the end; what the server has not archived "
+        "yet, `SELECT pg_switch_wal()` there sends"
+    )
     return "; ".join((reachable, end, *choice.notes))
 
 

@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from drkit.model.manifest import ServerDescription, WalPosition
+    from drkit.protocols import Progress
     from drkit.repository.repository import Repository
 
 _FIRST_PAUSE, _LAST_PAUSE = 0.05, 2.0
+_TELL_AFTER = 10.0  # seconds
 
 
 def wait_for_wal(
@@ -24,6 +26,7 @@ def wait_for_wal(
     stop: WalPosition,
     timeout: timedelta,
     archiver: Callable[[], str],
+    progress: Progress,
 ) -> None:
     """Return when every segment from `start` to `stop` is archived.
 
@@ -31,6 +34,7 @@ def wait_for_wal(
         timeout: how long to wait for each; a long backlog may take its time as long as
             it makes headway.
         archiver: asks the server why archiving may be stuck, for the message.
+        progress: is told so as well, long before the time is over.
 
     Raises:
         WalMissing: one did not come within `timeout`.
@@ -38,11 +42,15 @@ def wait_for_wal(
     size = server.wal_segment_size
     for segment in segments_between(start.lsn, stop.lsn, stop.timeline, size):
         file = WalFileName.parse(segment.name(size))
-        deadline = repository.clock.monotonic() + timeout.total_seconds()
-        pause = _FIRST_PAUSE
+        begun = repository.clock.monotonic()
+        pause, told = _FIRST_PAUSE, False
         while not repository.wal.has(file):
-            if repository.clock.monotonic() >= deadline:
+            waited = repository.clock.monotonic() - begun
+            if waited >= timeout.total_seconds():
                 raise _missing(file.name, timeout, archiver())
+            if waited >= _TELL_AFTER and not told:
+                progress.warning(f"still waiting for {file.name}: {archiver()}")
+                told = True
             repository.clock.sleep(pause)
             pause = min(pause * 1.5, _LAST_PAUSE)
 

@@ -21,6 +21,7 @@ def refuse_unless_free(directory: str) -> None:
     Raises:
         TargetNotEmpty: says what is there.
     """
+    _refuse_inside_cluster(directory)
     if os.path.islink(directory) or not os.path.isdir(directory):
         if os.path.lexists(directory) and not os.path.isdir(directory):
             raise TargetNotEmpty(f"{directory} exists and is no directory")
@@ -40,6 +41,18 @@ def refuse_unless_free(directory: str) -> None:
             hint="move what is there away (keep its pg_wal: it may hold WAL that was "
             "never archived), or restore to another directory",
         )
+
+
+def _refuse_inside_cluster(directory: str) -> None:
+    """Refuse a place inside of a data directory, which is a server's alone."""
+    above = os.path.dirname(os.path.realpath(directory))
+    while above != os.path.dirname(above):
+        if os.path.exists(os.path.join(above, "global", "pg_control")):
+            raise TargetNotEmpty(
+                f"{directory} lies inside of the data directory {above}",
+                hint="restore to a place outside of every data directory",
+            )
+        above = os.path.dirname(above)
 
 
 def refuse_unless_free_tablespace(place: str, directory: str) -> None:

@@ -78,7 +78,7 @@ def _no_space(error: OSError, doing: str, root: str) -> NoSpace:
     state = _FULL[error.errno or errno.ENOSPC]
     return NoSpace(
         f"{doing} failed: the file system of {root} {state}{_free(root)}",
-        hint="make room with drkit expire, or enlarge the file system",
+        hint="make room on that file system, or enlarge it",
     )
 
 

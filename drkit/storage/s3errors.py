@@ -95,7 +95,7 @@ def _answered(error: ClientError, doing: str, name: str, url: str) -> DrkitError
         return ObjectExists(f"object {name} exists already in {url}")
     message = f"{doing} failed: {status} {word}{_told(error, word)}"
     if word in _FULL or status == 507:
-        return NoSpace(message, hint="make room with drkit expire, or raise the quota")
+        return NoSpace(message, hint="make room in the bucket, or raise the quota")
     hint = _HINTS.get(word, _FORBIDDEN_HINT if status in {401, 403} else None)
     return StorageError(
         message,

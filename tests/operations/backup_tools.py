@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from drkit import wiring
 from drkit.config.compiled import compile_policy
 from drkit.crypto.signing import parse_public
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from tests.protect import Protected
 
 SOURCES = ("local", "stream")
+MOSTLY_LOCAL = ("local", pytest.param("stream", marks=pytest.mark.long))
+MOSTLY_STREAM = ("stream", pytest.param("local", marks=pytest.mark.long))
 OTHER_HOST = "another-host"
 
 

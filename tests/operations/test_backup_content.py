@@ -11,6 +11,7 @@ import pytest
 from psycopg import sql
 
 from tests.operations.backup_tools import (
+    MOSTLY_LOCAL,
     SOURCES,
     assert_tidy,
     content,
@@ -178,7 +179,7 @@ def _check_many_tables(scene: Scene, version: int, source: str, count: int) -> N
         assert content(found) == content(protected.cluster)
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", MOSTLY_LOCAL)
 def test_many_tables(source: str, newest_version: int, scene: Scene) -> None:
     _check_many_tables(scene, newest_version, source, 2000)
 

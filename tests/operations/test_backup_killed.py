@@ -60,7 +60,7 @@ def test_kill_at_some_storage_calls(
     kept, killed, at = [earlier], 0, 1
     while (ended := backups.run(source, kill=("any", at, False))).status == KILLED:
         kept = _still_there(kept, protected.labels())
-        killed, at = killed + 1, at + 4
+        killed, at = killed + 1, at + 5
     assert ended.status == 0, ended.stderr
     assert killed >= 5
     assert len(protected.labels()) == len(kept) + 1

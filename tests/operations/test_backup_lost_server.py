@@ -12,6 +12,7 @@ import pytest
 from drkit.errors import DrkitError, PostgresUnreachable, WalMissing
 from drkit.model.log import AttemptState
 from tests.operations.backup_tools import (
+    MOSTLY_LOCAL,
     SOURCES,
     Listener,
     assert_not_in_backup,
@@ -109,7 +110,7 @@ def test_session_terminated_between_two_steps(phase: str, protected: Protected) 
     assert_not_in_backup(protected.cluster)
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", MOSTLY_LOCAL)
 def test_shutdown_while_it_waits_for_wal(source: str, protected: Protected) -> None:
     """The backup itself has ended well; its last segment is never archived."""
     protected.cluster.rows("ALTER SYSTEM SET archive_command = '/bin/false'")

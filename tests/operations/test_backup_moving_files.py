@@ -192,9 +192,12 @@ CHANGES_BETWEEN_LISTING_AND_READING = """
 """
 
 
-def test_changes_between_listing_and_reading(pg_version: int, scene: Scene) -> None:
+@pytest.mark.parametrize(
+    "version", [*(pytest.param(v, marks=pytest.mark.long) for v in (15, 16)), 18]
+)
+def test_changes_between_listing_and_reading(version: int, scene: Scene) -> None:
     """Every file that was listed is another one, or gone, when it is read."""
-    protected = _protect(scene, pg_version)
+    protected = _protect(scene, version)
     cluster = protected.cluster
     cluster.psql("""
         CREATE DATABASE vanishing;

@@ -11,7 +11,8 @@ from drkit.errors import DrkitError, NoSpace, StorageError
 from drkit.model.log import AttemptState
 from tests.faults import ANY, FOREVER
 from tests.operations.backup_tools import (
-    SOURCES,
+    MOSTLY_LOCAL,
+    MOSTLY_STREAM,
     Listener,
     Site,
     assert_not_in_backup,
@@ -78,7 +79,7 @@ def test_a_put_that_fails(source: str, error: DrkitError, protected: Protected) 
         assert_not_in_backup(protected.cluster)
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", MOSTLY_LOCAL)
 def test_a_put_that_is_done_though_it_fails(source: str, protected: Protected) -> None:
     clean = site(protected, source)
     kept = [clean.take().label]
@@ -94,7 +95,7 @@ def test_a_put_that_is_done_though_it_fails(source: str, protected: Protected) -
         assert_tidy(site(protected))
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", MOSTLY_STREAM)
 def test_a_store_that_goes_away(source: str, protected: Protected) -> None:
     clean = site(protected, source)
     kept = [clean.take().label]
@@ -148,7 +149,7 @@ def fill(disk: Path, leave: int) -> Path:
 
 
 @only_root
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", MOSTLY_LOCAL)
 def test_a_full_disk(
     source: str, scene: Scene, small_disk: Path, newest_version: int
 ) -> None:

@@ -18,8 +18,8 @@ from drkit.model.label import label_time
 from drkit.model.log import AttemptState
 from drkit.wiring import SystemClock
 from tests.operations.backup_tools import (
+    MOSTLY_STREAM,
     OTHER_HOST,
-    SOURCES,
     Listener,
     ShiftedClock,
     Site,
@@ -84,7 +84,7 @@ def test_the_second_of_two_is_locked_out(
     assert_tidy(site(protected))
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", MOSTLY_STREAM)
 def test_two_that_begin_at_the_same_moment_are_both_valid(
     source: str, protected: Protected, pool: ThreadPoolExecutor, scene: Scene
 ) -> None:

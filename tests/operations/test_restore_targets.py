@@ -99,15 +99,27 @@ def tell(scene: Scene, major: int) -> Story:
 
 
 @pytest.fixture(scope="module", params=versions_under_test(), ids=lambda v: f"pg{v}")
-def any_story(scene: Scene, request: pytest.FixtureRequest) -> Story:
+def any_story(
+    scene: Scene, told: dict[int, Story], request: pytest.FixtureRequest
+) -> Story:
     """A story on each PostgreSQL."""
-    return tell(scene, request.param)
+    if request.param not in told:
+        told[request.param] = tell(scene, request.param)
+    return told[request.param]
 
 
 @pytest.fixture(scope="module")
-def story(scene: Scene) -> Story:
+def story(scene: Scene, told: dict[int, Story]) -> Story:
     """A story on the newest PostgreSQL, for what does not vary with the version."""
-    return tell(scene, NEWEST)
+    if NEWEST not in told:
+        told[NEWEST] = tell(scene, NEWEST)
+    return told[NEWEST]
+
+
+@pytest.fixture(scope="module")
+def told() -> dict[int, Story]:
+    """The stories so far, by version."""
+    return {}
 
 
 def test_latest_brings_back_everything_that_was_archived(any_story: Story) -> None:
