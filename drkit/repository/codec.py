@@ -26,7 +26,7 @@ def compressor(level: int) -> zstandard.ZstdCompressor:
     ones cost more than they save on pages. Heap, index and JSON pages become 2 to 3 %
     smaller, and no slower.
     """
-    tuned = {"chain_log": 11} if level in (3, 4) else {}
+    tuned = {"chain_log": 9} if level in (3, 4) else {}
     parameters = zstandard.ZstdCompressionParameters.from_level(
         level, source_size=FRAME_BYTES, write_content_size=1, **tuned
     )
