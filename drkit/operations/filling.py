@@ -14,6 +14,7 @@ import numpy as np
 from drkit import workers
 from drkit.model.manifest import CONTROL_FILE, FileKind
 from drkit.repository.unpacking import PackReader
+from drkit.writing import write_all_at
 
 if TYPE_CHECKING:
     from drkit.model.manifest import Manifest
@@ -127,10 +128,7 @@ class OpenFiles:
         if not self._writing.wanted(number):
             return
         descriptor = self._descriptor(number)
-        at, view = position, data
-        while view:
-            count = os.pwrite(descriptor, view, at)
-            at, view = at + count, view[count:]
+        write_all_at(descriptor, data, position)
         # Starts writing to disk now, so that the fsync at the end finds little to do.
         os.posix_fadvise(descriptor, position, len(data), os.POSIX_FADV_DONTNEED)
         if self._writing.wrote(number, len(data)):

@@ -24,6 +24,7 @@ from drkit.postgres.target_checks import (
     refuse_unless_free,
     refuse_unless_free_tablespace,
 )
+from drkit.writing import write_all
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -126,9 +127,7 @@ class TargetDirectory:
         descriptor = self.open(path, mode)
         try:
             os.ftruncate(descriptor, 0)
-            view = memoryview(content)
-            while view:
-                view = view[os.write(descriptor, view) :]
+            write_all(descriptor, content)
             self.finish(descriptor, mode)
         finally:
             os.close(descriptor)

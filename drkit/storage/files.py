@@ -15,7 +15,6 @@ TYPE_CHECKING = False  # without importing typing
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from drkit.protocols import Buffer
 
 DIRECTORY_MODE = 0o750
 FILE_MODE = 0o640
@@ -133,13 +132,6 @@ def set_access(of: Descriptor, mode: int | None, owner: Owner | None) -> None:
             # We own it, so this file system has one mode for everything, as vfat has.
             if error.errno not in {errno.EPERM, errno.EOPNOTSUPP}:
                 raise
-
-
-def write_all(file: Descriptor, data: Buffer) -> None:
-    """Write all of `data`, however little the system takes at a time."""
-    view = memoryview(data).cast("B")
-    while view:
-        view = view[os.write(file.fd, view) :]
 
 
 def read_up_to(file: Descriptor, offset: int, length: int) -> bytes:

@@ -15,6 +15,7 @@ from drkit.errors import ObjectExists, ObjectNotFound, StorageError
 from drkit.storage import files, oserrors
 from drkit.storage.names import check_name, check_prefix, check_range
 from drkit.storage.root import Root
+from drkit.writing import write_all
 
 TYPE_CHECKING = False  # without importing typing
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ class LocalStorage:
         temporary = files.temporary_name()
         try:
             with files.create(aside, temporary, self._root.owner) as file:
-                files.write_all(file, data)
+                write_all(file.fd, data)
                 os.fsync(file.fd)
             with self._root.make(root, directory) as parent:
                 try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import time
@@ -57,10 +58,13 @@ def test_kill_at_some_storage_calls(
     """Each run also clears away what the one that was killed before it left."""
     before = content(protected.cluster)
     earlier = site(protected, source).take().label
-    kept, killed, at = [earlier], 0, 1
-    while (ended := backups.run(source, kill=("any", at, False))).status == KILLED:
+    kept, killed = [earlier], 0
+    for at in _moments(protected, every=4):
+        ended = backups.run(source, kill=("any", at, False))
+        if ended.status != KILLED:
+            break
         kept = _still_there(kept, protected.labels())
-        killed, at = killed + 1, at + 5
+        killed += 1
     assert ended.status == 0, ended.stderr
     assert killed >= 5
     assert len(protected.labels()) == len(kept) + 1
@@ -76,14 +80,16 @@ def test_kill_at_every_storage_call(
     source: str, after: bool, protected: Protected, backups: Backups
 ) -> None:
     kept = [site(protected, source).take().label]
-    at = 1
-    while backups.run(source, kill=("any", at, after)).status == KILLED:
+    killed = 0
+    for at in _moments(protected, every=1):
+        if backups.run(source, kill=("any", at, after)).status != KILLED:
+            break
         kept = _still_there(kept, protected.labels())
         kept = [*kept, site(protected, source).take().label]
         assert protected.labels() == kept
         assert_tidy(site(protected))
-        at += 1
-    assert at > 20
+        killed += 1
+    assert killed > 20
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -158,6 +164,14 @@ def test_sigterm_while_it_waits_for_wal(protected: Protected) -> None:
     assert running.returncode == Interrupted.exit_code
     assert b"stopped by SIGTERM; nothing half-done is listed" in errors
     _check_swept(protected)
+
+
+def _moments(protected: Protected, every: int) -> Iterator[int]:
+    """Count storage calls; a log that has grown is more calls to read."""
+    entries = len(list((protected.repository_root / NAME / "log").iterdir()))
+    for number in itertools.count(1, every):
+        now = len(list((protected.repository_root / NAME / "log").iterdir()))
+        yield number + now - entries
 
 
 def _still_there(before: list[str], now: list[str]) -> list[str]:
