@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add = parser.add_argument
-    add("--size", type=_size, default="3.5GB", help="of the cluster (3.5GB)")
+    add("--size", type=size_of, default="3.5GB", help="of the cluster (3.5GB)")
     add("--rounds", type=_positive, default=5, help="of backup and restore (5)")
     add("--pushes", type=_positive, default=20, help="of WAL segments, per tool (20)")
     add("--jobs", type=_positive, default=2, help="parallel workers (2)")
@@ -82,7 +82,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _size(text: str) -> int:
+def size_of(text: str) -> int:
+    """Read a size with its unit, for argparse; return bytes."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]B)", text.upper())
     if match is None:
         raise argparse.ArgumentTypeError("write a size like 3.5GB or 500MB")
@@ -116,7 +117,7 @@ def _listed(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
 def _compare(options: argparse.Namespace) -> None:
     """Run in the work directory, and clear it away."""
     account = process.server_account()
-    work = _work_directory(options.work, account)
+    work = work_directory(options.work, account)
     try:
         _need_space(work, options)
         results = _run(options, work, account)
@@ -129,7 +130,7 @@ def _compare(options: argparse.Namespace) -> None:
         Path(options.json).write_text(text + "\n", encoding="utf-8")
 
 
-def _work_directory(chosen: str | None, account: Account) -> str:
+def work_directory(chosen: str | None, account: Account) -> str:
     """Make or take the directory; it holds this benchmark's files and no others."""
     if chosen is None:
         # /tmp is often held in memory, which would measure nothing

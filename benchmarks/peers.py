@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _ABSENT = "0000000F.history"
 _PASSPHRASE_BYTES = 48
+_BLOCKS_SINCE = (2, 46)
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,17 @@ class Drkit:
         kind = ("--type", "full", "--jobs", str(self.site.jobs))
         return self._command("backup", "bench", *kind)
 
-    def restore(self, target: str) -> Sequence[str]:
+    def incremental(self) -> Sequence[str]:
+        kind = ("--type", "incremental", "--jobs", str(self.site.jobs))
+        return self._command("backup", "bench", *kind)
+
+    def restore(self, target: str, label: str = "latest") -> Sequence[str]:
         jobs = ("--jobs", str(self.site.jobs))
-        return self._command("restore", "bench", "--to", target, *jobs)
+        return self._command("restore", "bench", label, "--to", target, *jobs)
+
+    def info(self) -> Sequence[str]:
+        """Return the command that lists the backups as JSON."""
+        return self._command("info", "bench", "--output", "json")
 
     def push(self, segment: str) -> Sequence[str]:
         return self._command("wal", "push", "--policy", "bench", segment)
@@ -106,6 +115,9 @@ class PgBackRest:
     def backup(self) -> Sequence[str]:
         return self._command("backup", "--type=full")
 
+    def incremental(self) -> Sequence[str]:
+        return self._command("backup", "--type=incr")
+
     def restore(self, target: str) -> Sequence[str]:
         return self._command("restore", f"--pg1-path={target}")
 
@@ -114,7 +126,7 @@ class PgBackRest:
 
     def stored(self) -> Stored:
         repository = Path(self.site.work, "pgbackrest", "repository")
-        labels = Path(repository, "backup", "bench").glob("*F")
+        labels = Path(repository, "backup", "bench").glob("[0-9]*")
         backup = sum(_total(str(path)) for path in labels)
         return Stored(backup, _total(f"{repository}/archive"))
 
@@ -122,6 +134,11 @@ class PgBackRest:
         config = f"{self.site.work}/pgbackrest/pgbackrest.conf"
         program = (self.program, f"--config={config}", "--stanza=bench")
         return [*program, verb, *arguments]
+
+    def _stores_blocks(self) -> bool:
+        """Say whether this version knows block-incremental backups, as 2.46 does."""
+        major, minor = self.version().split(".")[:2]
+        return (int(major), int(minor)) >= _BLOCKS_SINCE
 
     def _configuration(self, base: str) -> str:
         server = self.site.server
@@ -136,6 +153,7 @@ class PgBackRest:
             f"compress-level={self.site.level}",
             f"process-max={self.site.jobs}",
             "start-fast=y",
+            *(("repo1-block=y",) if self._stores_blocks() else ()),
             "log-level-console=warn",
             f"log-path={base}/log",
             f"lock-path={base}/lock",

@@ -23,9 +23,17 @@ def main() -> None:
     elif command == ["wal", "push"] and _HELP.isdisjoint(arguments):
         _wal_push(arguments[2:])
     else:
-        from drkit.cli.app import run
+        _command_line(arguments)
 
-        sys.exit(run(arguments))
+
+def _command_line(arguments: list[str]) -> None:
+    from drkit.cli.errors import wants_json
+    from drkit.cli.signals import end_at_signals
+
+    end_at_signals(as_json=wants_json(arguments))
+    from drkit.cli.app import run  # takes a moment, in which a signal may come
+
+    sys.exit(run(arguments))
 
 
 def _version() -> None:

@@ -16,11 +16,13 @@ DrkitError                     1  failed
 ├── TargetUnreachable         21  a recovery target outside of what can be reached
 ├── StorageError              22  the store failed
 │   ├── ObjectExists          22  create-only put of a name that is taken
+│   ├── Retained              22  the store keeps an object from being deleted
 │   └── ObjectNotFound        14  no object of that name
 ├── NoSpace                   23  a disk is too full, now or by the plan
 ├── SourceUnreadable          24  a data file could not be read
 ├── AttemptFenced             25  another host abandoned or expired this run's work
-└── Interrupted               26  stopped by a signal; nothing half-done is listed
+├── Interrupted               26  stopped by a signal; nothing half-done is listed
+└── ClockImplausible          27  the time can't be right, so nothing is deleted by it
 
 The numbers are exit codes and a contract: the README holds the same table and a
 test compares the two.
@@ -137,6 +139,10 @@ class ObjectExists(StorageError):
     """A create-only put met an object of that name."""
 
 
+class Retained(StorageError):
+    """An object lock or a legal hold keeps an object from being deleted."""
+
+
 class ObjectNotFound(StorageError):
     """There is no object of that name; the store itself answered."""
 
@@ -165,3 +171,9 @@ class Interrupted(DrkitError):
     """Stopped by a signal; nothing half-done is listed."""
 
     exit_code = 26
+
+
+class ClockImplausible(DrkitError):
+    """The time can't be right, or nobody backed up for long; nothing is deleted."""
+
+    exit_code = 27

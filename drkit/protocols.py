@@ -8,9 +8,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
-    from drkit.model.copied import BackupEnd, Copied
-    from drkit.model.manifest import WalPosition
+    from drkit.model.copied import BackupEnd, Copied, Started
     from drkit.model.objects import ObjectInfo, WrappedKey
+    from drkit.model.pagemap import PageMap
 
     Buffer = bytes | bytearray | memoryview
 
@@ -120,6 +120,9 @@ class ContentWriter(Protocol):
     def took(self, file: int, position: int, length: int) -> None:
         """Keep the first `length` bytes of the last `space` as file `file`'s content.
 
+        Called again before the next `space`, it keeps the bytes that follow; that needs
+        lengths which are multiples of 16.
+
         Args:
             file: a number that the source chose for it.
             position: where in the file the bytes stood.
@@ -129,14 +132,44 @@ class ContentWriter(Protocol):
         """Keep bytes that are in memory already."""
 
 
-class BaseBackupSource(Protocol):
-    """A running cluster that a full backup is read from: start, copy, stop."""
+class ParentContent(Protocol):
+    """The backup that an incremental is compared with; used by several threads."""
 
-    def start(self, label: str) -> WalPosition:
-        """Begin the backup; recovery of it will begin at the position returned."""
+    @property
+    def page_map(self) -> PageMap:
+        """Its files, and where their bytes are stored."""
+
+    def unchanged(self, piece: int, data: Buffer) -> bool:
+        """Say whether `data` is what a whole piece of the page map holds.
+
+        Told by the piece's keyed digest, so nothing is fetched; False also where the
+        digest is of more than the piece.
+        """
+
+    def read(self, number: int, position: int, length: int) -> bytes:
+        """Fetch stored bytes of a file; zeros where the backup has none.
+
+        Raises:
+            Corrupt: what holds them is missing or damaged.
+        """
+
+    def damaged(self, number: int) -> Sequence[tuple[int, int]]:
+        """Return the stretches of a file, (start, end), that are known to be lost."""
+
+
+class BaseBackupSource(Protocol):
+    """A running cluster that a backup is read from: start, copy, stop."""
+
+    def start(self, label: str, parent: ParentContent | None) -> Started:
+        """Begin the backup; recovery of it will begin at the position returned.
+
+        Args:
+            parent: what an incremental leaves out where it has not changed. A source
+                that can't tell what changed since begins a full one, and says why.
+        """
 
     def copy(self, writers: Sequence[ContentWriter], progress: Progress) -> Copied:
-        """Read every file into the writers, one thread each; return what was read."""
+        """Read what is to be stored into the writers, one thread each."""
 
     def stop(self) -> BackupEnd:
         """End the backup on the server; recovery must reach the position returned."""

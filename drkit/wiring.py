@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import sys
 import time
+from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -24,18 +26,27 @@ from drkit.storage.retry import RetryingStorage
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from psycopg.pq.abc import PGconn
+
     from drkit.config.compiled import Compiled
     from drkit.config.policy import Policy
     from drkit.crypto.signing import Signer
     from drkit.model.draft import PolicyDraft
     from drkit.model.manifest import ServerDescription
+    from drkit.model.standing import Rules
+    from drkit.model.timeline import TimelineHistory
     from drkit.operations.check import Subject
+    from drkit.operations.journal import Journal
     from drkit.operations.keys import Signing
+    from drkit.operations.parent import Present
+    from drkit.operations.verify import Request
     from drkit.postgres.connection import Connection
+    from drkit.postgres.facts import ServerFacts
     from drkit.protocols import BaseBackupSource, KeyProvider, Storage
     from drkit.repository.repository import Repository
 
 _LONG_DEADLINE = timedelta(minutes=5)  # for work that nobody waits for
+_ABSENT = 79  # an exit code of neither Python nor a shell nor sysexits.h
 
 
 class SystemClock:
@@ -169,46 +180,150 @@ def connect_to(policy: Policy, secrets: Secrets, purpose: str) -> Connection:
     return connect(policy.cluster.url, _password(policy, secrets), purpose)
 
 
-def open_source(
-    policy: Policy, secrets: Secrets
-) -> tuple[ServerDescription, BaseBackupSource, Connection]:
-    """Connect to the cluster and return how its files are read.
+@dataclass(frozen=True, slots=True)
+class OpenedSource:
+    """A cluster, ready to be backed up.
 
-    Returns:
-        The server, the source, and a connection of its own for questions meanwhile.
+    Attributes:
+        questions: a connection of its own for questions meanwhile.
+    """
+
+    present: Present
+    source: BaseBackupSource
+    questions: Connection
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.source.close()
+        self.questions.close()
+
+
+def open_source(policy: Policy, secrets: Secrets) -> OpenedSource:
+    """Connect to the cluster and return how its files are read.
 
     Raises:
         PostgresUnreachable, PostgresRefused: as the server answers.
     """
-    from drkit.postgres.connection import replication_connect
+    from drkit.operations.parent import Present
     from drkit.postgres.describe import describe, refuse_unless_backupable
     from drkit.postgres.facts import read_facts
-    from drkit.postgres.local_source import LocalSource
+
+    local = policy.backup.source == "local"
+    opening = _local_source if local else _stream_source
+    with ExitStack() as on_failure:
+        connection = connect_to(policy, secrets, "backup")
+        on_failure.callback(connection.close)
+        facts = read_facts(connection)
+        refuse_unless_backupable(facts, policy.cluster.system_identifier)
+        server = describe(connection, facts)
+        source, history = opening(policy, secrets, connection, facts, server)
+        on_failure.callback(source.close)
+        questions = connect_to(policy, secrets, "backup watch")
+        on_failure.pop_all()
+    return OpenedSource(Present(server, history, facts.current_lsn), source, questions)
+
+
+def _local_source(
+    policy: Policy,
+    secrets: Secrets,  # noqa: ARG001  as _stream_source
+    connection: Connection,
+    facts: ServerFacts,
+    server: ServerDescription,
+) -> tuple[BaseBackupSource, TimelineHistory]:
+    from drkit.postgres.local_source import LocalCluster, LocalSource
+    from drkit.postgres.timelines import read_history
+
+    directory = policy.cluster.data_directory or facts.data_directory
+    history = _history(facts, lambda: read_history(directory, facts.timeline))
+    audit_every = policy.backup.audit_every
+    cluster = LocalCluster(facts, server, history, directory, audit_every)
+    return LocalSource(connection, cluster, SystemClock()), history
+
+
+def _stream_source(
+    policy: Policy,
+    secrets: Secrets,
+    connection: Connection,
+    facts: ServerFacts,
+    server: ServerDescription,
+) -> tuple[BaseBackupSource, TimelineHistory]:
+    from drkit.postgres.connection import replication_connect
     from drkit.postgres.replication import BaseBackupStream
     from drkit.postgres.stream_source import StreamSource
+    from drkit.postgres.timelines import ask_history
 
-    clock = SystemClock()
-    connection = connect_to(policy, secrets, "backup")
-    facts = read_facts(connection)
-    refuse_unless_backupable(facts, policy.cluster.system_identifier)
-    server = describe(connection, facts)
-    questions = connect_to(policy, secrets, "backup watch")
-    if policy.backup.source == "local":
-        directory = policy.cluster.data_directory or facts.data_directory
-        return (
-            server,
-            LocalSource(connection, facts, server, directory, clock),
-            questions,
-        )
     password = _password(policy, secrets)
-    replication = replication_connect(policy.cluster.url, password, "backup")
-    stream = BaseBackupStream(replication)
-    return server, StreamSource(connection, stream, facts, server, clock), questions
+
+    def replicate() -> PGconn:
+        return replication_connect(policy.cluster.url, password, "backup")
+
+    replication = replicate()
+    history = _history(facts, lambda: ask_history(replication, facts.timeline))
+    stream = BaseBackupStream(replication, replicate)
+    return StreamSource(connection, stream, facts, server), history
+
+
+def _history(
+    facts: ServerFacts, read: Callable[[], TimelineHistory]
+) -> TimelineHistory:
+    """Read the timeline's history; without it, no backup of an older one is trusted."""
+    from drkit.errors import Corrupt, PostgresRefused, SourceUnreadable
+    from drkit.model.timeline import TimelineHistory
+
+    try:
+        return read()
+    except (Corrupt, PostgresRefused, SourceUnreadable):
+        return TimelineHistory(facts.timeline)
+
+
+def verification_journal(
+    policy: Policy,
+    repository: Repository,
+    request: Request,
+    environ: Mapping[str, str],
+    *,
+    resume: bool,
+) -> Journal:
+    """Open the journal of a verification, in the user's cache directory.
+
+    Raises:
+        Locked: the same verification is running.
+        OSError: there is no place for it.
+    """
+    import hashlib
+    import json
+
+    from drkit.config.compiled import cache_dir
+    from drkit.operations.journal import open_journal
+
+    directory = cache_dir(environ)
+    if directory is None:
+        raise FileNotFoundError("there is no cache directory; set DRKIT_CACHE_DIR")
+    scope = {
+        "lineage": repository.lineage.hex(),
+        "cluster": repository.layout.cluster,
+        "label": request.label,
+        "sample": None if request.sample is None else str(request.sample),
+    }
+    digest = hashlib.sha256(json.dumps(scope).encode()).hexdigest()[:16]
+    path = os.path.join(directory, f"verify-{policy.name}-{digest}.journal")
+    return open_journal(path, scope, repository.clock.now(), resume=resume)
 
 
 def restore_command(policy: Policy) -> str:
-    """Return the `restore_command` that fetches this policy's WAL."""
-    return f"{drkit_command()} wal get --policy {quoted(policy.path)} %f %p"
+    """Return the `restore_command` that fetches this policy's WAL.
+
+    PostgreSQL takes 1 to 125 for the end of WAL and promotes. Python ends with 1 where
+    drkit is not whole, as while it is being upgraded, so 1 is given only for a code
+    that comes from drkit alone. All others stop a recovery; a standby asks again. 143
+    is SIGTERM, by which PostgreSQL knows its own shutdown.
+    """
+    policy_path = quoted(policy.path)
+    get = f"wal get --absent-exit {_ABSENT} --policy {policy_path} %f %p"
+    return (
+        f"{drkit_command()} {get} || case $? in {_ABSENT}) exit 1;; 143) exit 143;; "
+        "*) [ -e standby.signal ] && exit 1; exit 255;; esac"
+    )
 
 
 def archive_command(policy_path: str) -> str:
@@ -243,6 +358,25 @@ def signing(policy: Policy, secrets: Secrets) -> Signing:
 
     trusted = frozenset(parse_public(text) for text in policy.keys.trusted)
     return Signing(signer_source(compile_policy(policy), secrets), trusted)
+
+
+def rules(policy: Policy) -> Rules:
+    """Return what a policy promises and rules, as reports tell it."""
+    import hashlib
+
+    from drkit.model.standing import Rules
+
+    with open(policy.path, "rb") as file:
+        configuration = hashlib.sha256(file.read()).hexdigest()
+    return Rules(
+        objectives=policy.objectives.value(),
+        retention=policy.retention.value(),
+        backups={kind: when for kind, when in policy.backup.schedule if when},
+        verification=None,
+        timezone=policy.backup.timezone,
+        configuration=configuration,
+        trusted=tuple(policy.keys.trusted),
+    )
 
 
 def check_subject(policy: Policy, secrets: Secrets, timeout: timedelta) -> Subject:

@@ -28,6 +28,7 @@ from drkit.model.manifest import (
     FileKind,
     Manifest,
     ManifestHead,
+    ParentRef,
     Rows,
     ServerDescription,
     Tablespace,
@@ -201,7 +202,9 @@ def server() -> ServerDescription:
     )
 
 
-def manifest_head(begun: Begin | None = None, dek_id: str = "0" * 32) -> ManifestHead:
+def manifest_head(
+    begun: Begin | None = None, dek_id: str = "0" * 32, parent: ParentRef | None = None
+) -> ManifestHead:
     """A head with every member filled, also with bytes that are no UTF-8."""
     label = begun.label if begun else "20260115-103000-full"
     return ManifestHead(
@@ -209,7 +212,8 @@ def manifest_head(begun: Begin | None = None, dek_id: str = "0" * 32) -> Manifes
         cluster=CLUSTER,
         label=label,
         attempt=begun.attempt if begun else "ab" * 16,
-        kind=BackupKind.FULL,
+        kind=BackupKind.FULL if parent is None else BackupKind.INCREMENTAL,
+        parent=parent,
         source="local",
         dek_id=dek_id,
         server=server(),
@@ -266,7 +270,7 @@ def manifest_of(
     for row, number in enumerate(order):
         _, kind, size = files[number]
         row_mode = 0o700 if kind is FileKind.DIRECTORY else mode
-        rows[row] = (kind, row_mode, size, mtime, 0)
+        rows[row] = (kind, row_mode, size, mtime, 0, 0, 0)
     rows["runs"] = np.bincount(owner, minlength=len(files))
     paths = [files[number][0] for number in order]
     return Manifest(head, paths, rows, packs, frames, runs, empty(DAMAGED))
@@ -294,12 +298,13 @@ def back_up(
     writers: int = 1,
     pack_size: int = 8 << 20,
     level: int = 3,
+    start_lsn: int = 0x2000028,
 ) -> Commit:
     """Write a whole backup of made-up files: keys, packs, manifest, commit."""
     data_key = repository.keyring.create("backup")
     manifest_key = repository.keyring.create("catalog")
     keys = [(key.purpose, key.key_id.hex()) for key in (data_key, manifest_key)]
-    begun = begin(repository, keys=keys)
+    begun = begin(repository, keys=keys, start_lsn=start_lsn)
     shared = packing(repository, data_key, begun.label, begun.attempt, level)
     made = [PackWriter(shared, pack_size) for _ in range(writers)]
     head = manifest_head(begun, data_key.key_id.hex())

@@ -78,7 +78,8 @@ class Protected:
         return found
 
     def backup(self, *options: str) -> str:
-        """Take a full backup; return its label."""
+        """Take a full backup, or what the options say; return its label."""
+        options = options if "--type" in options else ("--type", "full", *options)
         label: str = self.json("backup", NAME, *options)["backup"]["label"]
         return label
 

@@ -11,18 +11,19 @@ import typer
 
 from drkit import __version__
 from drkit.cli import backup, policy, restore, wal
-from drkit.cli.errors import render, render_unexpected
-from drkit.cli.session import interrupted, write_err, write_out
+from drkit.cli.errors import render, render_unexpected, wants_json
+from drkit.cli.session import write_err, write_out
+from drkit.cli.signals import interrupted
 
 # Modules that come with capabilities of their own.
-_FURTHER = ("demo", "init", "check", "info", "keys")
+_FURTHER = ("demo", "init", "check", "info", "expire", "keys", "verify")
 
 _ClickError: Any = typer.BadParameter.__mro__[2]  # ClickException, wherever it lives
 
 
 def run(arguments: list[str]) -> int:
     """Run the command line; return its exit code."""
-    as_json = _wants_json(arguments)
+    as_json = wants_json(arguments)
     try:
         code = make_app()(arguments, prog_name="drkit", standalone_mode=False)
     except _ClickError as error:
@@ -33,8 +34,8 @@ def run(arguments: list[str]) -> int:
         shown = render("UsageError", 2, message, hint, "", as_json=as_json)
         write_err(shown)
         return 2
-    except (typer.Abort, KeyboardInterrupt):
-        stop = interrupted("SIGINT")
+    except (typer.Abort, KeyboardInterrupt) as error:
+        stop = interrupted(str(error.__cause__ or error) or "SIGINT")
         code = stop.exit_code
         write_err(render("Interrupted", code, stop.message, None, "", as_json=as_json))
     except Exception as error:  # before any command has begun
@@ -94,10 +95,3 @@ def _further() -> list[Any]:
         for name in names
         if importlib.util.find_spec(name)
     ]
-
-
-def _wants_json(arguments: list[str]) -> bool:
-    """Say whether JSON is wanted, before the arguments could be understood."""
-    text = " ".join(arguments).replace("=", " ")
-    asked = "--output json" in text or "--log-format json" in text
-    return asked or os.environ.get("DRKIT_LOG_FORMAT") == "json"

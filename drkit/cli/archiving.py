@@ -8,6 +8,8 @@ Their exit codes are read by PostgreSQL (`RestoreArchivedFile` in `xlogarchive.c
   failure is 200, which stops the recovery. A standby would be stopped for good by that:
   where `standby.signal` lies in the working directory, failures are repeated for the
   policy's `wal.timeout`, and then the code is 1, for the standby asks again.
+- 1 is what Python itself ends with where drkit is not there. `--absent-exit CODE` makes
+  "not archived" a code that nothing but drkit gives; `wiring.restore_command` uses it.
 - `wal push` exits with 1 to 125 for every failure: a code above would stop the
   archiver, and not even be counted as a failure.
 
@@ -38,6 +40,7 @@ NOT_ARCHIVED = 1
 GET_FAILED = 200
 _MAX_CODE = 125
 _OPTIONS = ("--policy", "--policy-dir", "--log-format", "--log-level", "--output")
+_ABSENT_EXIT = "--absent-exit"
 _FORMATS = ("text", "json")
 _STANDBY = "standby.signal"
 _DEFAULT_PATIENCE = 60.0  # seconds, as wal.timeout is by default
@@ -67,6 +70,11 @@ class Call:
         """What to write to standard output: `text` or `json`."""
         return self.options.get("--output", "text")
 
+    @property
+    def absent_code(self) -> int:
+        """The exit code that says that a file is proven not to be archived."""
+        return int(self.options.get(_ABSENT_EXIT, NOT_ARCHIVED))
+
     def parse(self, arguments: list[str], words: int) -> None:
         """Take in the arguments.
 
@@ -93,7 +101,7 @@ class Call:
 
     def _option(self, word: str, left: list[str]) -> None:
         name, equals, value = word.partition("=")
-        if name not in _OPTIONS:
+        if name not in _OPTIONS and (name, self.verb) != (_ABSENT_EXIT, "get"):
             raise UsageError(
                 f"wal {self.verb} has no option {name}", hint=_usage(self.verb)
             )
@@ -103,6 +111,8 @@ class Call:
             value = left.pop(0)
         if name in ("--log-format", "--output") and value not in _FORMATS:
             raise UsageError(f"{name} is text or json, not {value}")
+        if name == _ABSENT_EXIT and not _is_code(value):
+            raise UsageError(f"{name} is a number from 1 to {_MAX_CODE}, not {value}")
         self.options[name] = value
 
     def choose(self, system_identifier: str | None) -> Compiled:
@@ -202,7 +212,7 @@ def _get(call: Call) -> int:
         archive.fetch_wal(wal, name, destination, system)
     except NotFound as error:
         _tell(call, error.message, {**fields, "found": False})
-        return NOT_ARCHIVED
+        return call.absent_code
     _tell(call, f"fetched {name}", {**fields, "found": True})
     return 0
 
@@ -211,7 +221,8 @@ class _Terminated(BaseException):
     """SIGTERM came; no `Exception`, which a store's client would take for its own."""
 
 
-def _interrupt(_number: int, _frame: object) -> NoReturn:
+def _interrupt(number: int, _frame: object) -> NoReturn:
+    signal.signal(number, lambda *_: None)  # once is enough
     raise _Terminated
 
 
@@ -223,6 +234,10 @@ def _die_of_signal() -> None:
     """End as if the signal had not been caught: PostgreSQL asks what ended us."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _is_code(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and 0 < int(text) <= _MAX_CODE
 
 
 def _usage(verb: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import closing
 from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,8 +18,10 @@ from drkit.errors import UsageError
 if TYPE_CHECKING:
     from drkit.config.policy import Policy
     from drkit.model.backup import BackupSummary
-    from drkit.operations.backup import BackupOptions
+    from drkit.model.due import Due
+    from drkit.operations.backup import BackupOptions, Taken
     from drkit.postgres.connection import Connection
+    from drkit.repository.repository import Repository
 
 OBJECTIVE_MISSED = 3
 
@@ -41,6 +43,7 @@ def register(app: typer.Typer) -> None:
         "backup",
         examples="""
         drkit backup production
+        drkit backup production --type full
         drkit backup production --jobs 8 --output json
         """,
     )(backup)
@@ -53,7 +56,10 @@ def backup(
     ],
     type_: Annotated[
         BackupType,
-        typer.Option("--type", help="What to take; this version takes full backups."),
+        typer.Option(
+            "--type",
+            help="auto takes a full backup when one is due, else an incremental.",
+        ),
     ] = BackupType.AUTO,
     jobs: Annotated[
         int | None,
@@ -66,29 +72,46 @@ def backup(
 
     Exits with 3 if the backup holds pages whose checksum is wrong.
     """
-    if type_ not in (BackupType.AUTO, BackupType.FULL):
+    if type_ in (BackupType.DUMP, BackupType.FILES):
         raise UsageError(
             f"this version of drkit can't take backups of type {type_} yet",
-            hint="leave --type out, or give --type full",
+            hint="leave --type out, or give --type full or --type incremental",
         )
     loaded = session.policy(policy)
     begun = time.monotonic()
-    summary = _back_up(session, loaded, jobs or loaded.backup.jobs)
+    taken = _back_up(session, loaded, type_, jobs or loaded.backup.jobs)
     took = timedelta(seconds=time.monotonic() - begun)
-    session.show(_text(summary, took, loaded.name), _json(summary, took, loaded.name))
-    return OBJECTIVE_MISSED if summary.damaged_pages else 0
+    session.show(_text(taken, took, loaded.name), _json(taken, took, loaded.name))
+    return OBJECTIVE_MISSED if taken.summary.damaged_pages else 0
 
 
-def _back_up(session: Session, policy: Policy, jobs: int) -> BackupSummary:
-    from drkit.operations.backup import full_backup
+def _back_up(session: Session, policy: Policy, type_: BackupType, jobs: int) -> Taken:
+    from drkit.operations.backup import take_backup
 
     repository = wiring.open_repository(policy, session.secrets)
-    server, source, questions = wiring.open_source(policy, session.secrets)
-    with ExitStack() as stack:
-        stack.callback(questions.close)
-        stack.callback(source.close)
-        options = _options(policy, jobs, questions)
-        return full_backup(repository, server, source, options, session.progress)
+    wanted = _wanted(policy, repository, type_)
+    with closing(wiring.open_source(policy, session.secrets)) as opened:
+        options = _options(policy, jobs, opened.questions)
+        return take_backup(
+            repository,
+            opened.present,
+            opened.source,
+            wanted,
+            options,
+            session.progress,
+        )
+
+
+def _wanted(policy: Policy, repository: Repository, type_: BackupType) -> Due:
+    from drkit.model.due import Due, due
+    from drkit.model.label import BackupKind
+
+    if type_ is BackupType.AUTO:
+        backups = [commit.backup for commit in repository.backups()]
+        return due(backups, policy.backup.schedule.full, repository.clock.now())
+    full = type_ is BackupType.FULL
+    kind = BackupKind.FULL if full else BackupKind.INCREMENTAL
+    return Due(kind, "asked for")
 
 
 def _options(policy: Policy, jobs: int, questions: Connection) -> BackupOptions:
@@ -105,9 +128,11 @@ def _options(policy: Policy, jobs: int, questions: Connection) -> BackupOptions:
     )
 
 
-def _text(summary: BackupSummary, took: timedelta, policy: str) -> str:
+def _text(taken: Taken, took: timedelta, policy: str) -> str:
+    summary = taken.summary
     rows = [
-        ("took", render.duration(took)),
+        ("took", _took(summary, took)),
+        ("kind", _kind(taken)),
         ("content", f"{render.size(summary.bytes)} in {summary.files} files"),
         ("stored", render.size(summary.stored_bytes)),
         ("WAL", f"{summary.start_lsn} to {summary.stop_lsn}"),
@@ -125,11 +150,25 @@ def _text(summary: BackupSummary, took: timedelta, policy: str) -> str:
     return "\n".join(lines)
 
 
-def _json(summary: BackupSummary, took: timedelta, policy: str) -> dict[str, Any]:
+def _took(summary: BackupSummary, took: timedelta) -> str:
+    """Return the length that `info` shows as well, and that of the whole command."""
+    backup = render.duration(summary.stop_time - summary.start_time)
+    return f"{backup}; {render.duration(took)} until its WAL was archived and it listed"
+
+
+def _kind(taken: Taken) -> str:
+    if taken.parent is not None:
+        return f"incremental, building on {taken.parent}"
+    return f"full: {taken.reason}"
+
+
+def _json(taken: Taken, took: timedelta, policy: str) -> dict[str, Any]:
     from drkit.model.backup import summary_to_json
 
     return {
         "policy": policy,
         "seconds": round(took.total_seconds(), 3),
-        "backup": summary_to_json(summary),
+        "parent": taken.parent,
+        "reason": taken.reason,
+        "backup": summary_to_json(taken.summary),
     }

@@ -67,7 +67,7 @@ def check(
     subject = wiring.check_subject(
         loaded, session.secrets, patience or loaded.wal.timeout
     )
-    findings = check_all(subject, session.progress)
+    findings = check_all(subject, session.passing_progress)
     return _show(session, loaded.name, (ok("policy", loaded.path), *findings))
 
 

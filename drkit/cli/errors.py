@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from drkit.cli.logs import Redactor
     from drkit.errors import DrkitError
+
+
+def wants_json(arguments: list[str]) -> bool:
+    """Say whether JSON is wanted, before the arguments could be understood."""
+    text = " ".join(arguments).replace("=", " ")
+    asked = "--output json" in text or "--log-format json" in text
+    return asked or os.environ.get("DRKIT_LOG_FORMAT") == "json"
 
 
 def render_error(

@@ -8,6 +8,8 @@ import typer
 
 from drkit import wiring
 from drkit.cli import render
+from drkit.cli.fates import fate_json, fates_text
+from drkit.cli.restorable import restorable_json, restorable_lines
 from drkit.cli.session import Session, command
 from drkit.cli.wal import timeline_json
 from drkit.errors import DrkitError
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from drkit.config.policy import Policy
     from drkit.model.backup import BackupSummary
     from drkit.model.reach import Gap
-    from drkit.operations.info import ClusterInfo, RunningAttempt, Window
+    from drkit.operations.info import ClusterInfo, RunningAttempt
     from drkit.operations.wal_status import TimelineStatus
 
 OBJECTIVE_MISSED = 3
@@ -43,10 +45,12 @@ def info(
         typer.Argument(help="A policy's name or file; every policy if none."),
     ] = None,
 ) -> int:
-    """Show backups, archived WAL, and to which moments they can bring a cluster back.
+    """Show backups and what keeps them, archived WAL, and what can be restored.
 
     Reads the repository only; the database may be gone. Exits with 3 if objectives.rpo
-    is missed: if the newest moment that can be restored is older than it.
+    is missed: if the newest moment that can be restored is older than it. Where the
+    archived WAL can't be looked into, as without keys.wal, it shows all the rest and
+    exits with the code of that error.
     """
     found: list[ClusterInfo] = []
     errors: list[DrkitError] = []
@@ -63,7 +67,8 @@ def info(
         "policies": [_json(one) for one in found],
         "errors": [error.message for error in errors],
     }
-    session.show(text, shape)
+    session.show(session.redactor.text(text), shape)
+    errors += [one.blind for one in found if one.blind is not None]
     if errors:
         return errors[0].exit_code
     missed = any(one.rpo is not None and not one.rpo.met for one in found)
@@ -85,7 +90,12 @@ def _look(session: Session, name: str | None) -> ClusterInfo:
 
     policy: Policy = session.policy(name)
     repository = wiring.open_repository(policy, session.secrets)
-    return cluster_info(repository, policy.objectives.value(), wiring.host_name())
+    return cluster_info(
+        repository,
+        policy.objectives.value(),
+        wiring.host_name(),
+        policy.retention.value(),
+    )
 
 
 def _text(found: ClusterInfo) -> str:
@@ -94,11 +104,17 @@ def _text(found: ClusterInfo) -> str:
         ("lineage", found.lineage),
         ("system identifier", found.system_identifier),
     ]
-    lines = [found.cluster, render.facts(rows), "", *_restorable(found), ""]
+    lines = [
+        found.cluster,
+        render.facts(rows),
+        "",
+        *(_blind(found.blind) or restorable_lines(found.restorable)),
+        "",
+    ]
     if found.backups:
         lines.append(_backups(found.backups))
         age = found.newest_backup_age
-        lines.append(f"the newest backup ended {_ago(age)}")
+        lines += [f"the newest backup ended {_ago(age)}", "", fates_text(found.fates)]
     else:
         lines.append(f"no backup yet; take one: drkit backup {found.cluster}")
     lines += [_running(one) for one in found.running]
@@ -110,28 +126,11 @@ def _text(found: ClusterInfo) -> str:
     return "\n".join(lines)
 
 
-def _restorable(found: ClusterInfo) -> list[str]:
-    lines = ["restorable to any moment" if found.windows else "nothing can be restored"]
-    for window in found.windows:
-        lines.append(f"  from {render.moment(window.start_time)}, {window.start_lsn}")
-        lines.append(f"  to   {_end(window)}, timeline {window.timeline}")
-        if window.missing is not None:
-            lines.append(
-                f"  EXCEPT what follows: WAL segment {window.missing} is missing"
-            )
-        lines += [f"  note: {note}" for note in window.notes]
-    for one in found.unrestorable:
-        lines.append(
-            f"NOT RESTORABLE: {one.label} lacks its own WAL, segment {one.missing}"
-        )
-    return lines
-
-
-def _end(window: Window) -> str:
-    if window.end_time is None:
-        return f"{window.end_lsn}; its newest WAL holds no commit"
-    last = render.exact(window.end_time)
-    return f"just before {last}, the last commit; {window.end_lsn}"
+def _blind(why: DrkitError | None) -> list[str]:
+    if why is None:
+        return []
+    lines = [f"UNKNOWN what can be restored: {why.message}"]
+    return [*lines, f"  → {why.hint}"] if why.hint else lines
 
 
 def _backups(backups: tuple[BackupSummary, ...]) -> str:
@@ -195,6 +194,8 @@ def _rpo(found: ClusterInfo) -> str:
     if found.rpo is None:
         return ""
     target = render.duration(found.rpo.target)
+    if found.blind is not None:
+        return f"UNKNOWN: rpo {target}: the archived WAL could not be looked into"
     if found.rpo.measured is None:
         return f"MISSED: rpo {target}: nothing can be restored"
     verdict = "met" if found.rpo.met else "MISSED"
@@ -225,13 +226,9 @@ def _json(found: ClusterInfo) -> dict[str, Any]:
         "wal": [
             timeline_json(one, found.wal.segment_size) for one in found.wal.timelines
         ],
-        "restorable": [_window_json(one) for one in found.windows],
-        "unrestorable": [
-            {"label": one.label, "missing": one.missing} for one in found.unrestorable
-        ],
-        "newest_moment": None
-        if found.newest_moment is None
-        else found.newest_moment.isoformat(),
+        **restorable_json(found.restorable),
+        "wal_error": None if found.blind is None else _error(found.blind),
+        "fates": [fate_json(fate) for fate in found.fates],
         "rpo": _rpo_json(found),
     }
 
@@ -248,16 +245,12 @@ def _running_json(one: RunningAttempt) -> dict[str, Any]:
     }
 
 
-def _window_json(one: Window) -> dict[str, Any]:
+def _error(error: DrkitError) -> dict[str, Any]:
     return {
-        "labels": list(one.labels),
-        "timeline": one.timeline,
-        "start_lsn": str(one.start_lsn),
-        "start_time": one.start_time.isoformat(),
-        "end_lsn": str(one.end_lsn),
-        "end_time": None if one.end_time is None else one.end_time.isoformat(),
-        "missing": one.missing,
-        "notes": list(one.notes),
+        "error": type(error).__name__,
+        "exit_code": error.exit_code,
+        "message": error.message,
+        "hint": error.hint,
     }
 
 

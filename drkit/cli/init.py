@@ -75,7 +75,7 @@ def init(
 ) -> None:
     """Set a cluster up: write its policy and keys, and open its repository.
 
-    Nothing that exists is replaced. Prints the settings that the server still needs.
+    Nothing that exists is replaced. Prints the SQL that the server still needs.
     """
     from drkit.operations.init import initialise
     from drkit.postgres.connection import connect
@@ -164,10 +164,9 @@ def _text(result: InitResult) -> str:
     if result.kept:
         lines += ["keys that were there already, and are used:"]
         lines += [f"  {path}" for path in result.kept]
-    lines += ["", *_settings(result)]
-    if result.grants:
-        lines += ["", "rights that the role needs; let a superuser run:"]
-        lines += [f"  {statement}" for statement in result.grants]
+    sql = _sql(result)
+    if sql:
+        lines += ["", "left to do, for a superuser in psql:", "", *sql]
     lines += ["", *(f"IMPORTANT: {text}" for text in result.warnings)]
     # By its path the policy is found from everywhere.
     policy = shlex.quote(result.policy_path)
@@ -175,37 +174,34 @@ def _text(result: InitResult) -> str:
     return "\n".join(lines)
 
 
-def _settings(result: InitResult) -> list[str]:
+def _sql(result: InitResult) -> list[str]:
+    """Return what a superuser can paste into psql as it is; words are comments."""
     from drkit.postgres.needed import Need
 
-    by_need = {
-        need: [one for one in result.settings if one.need is need] for need in Need
-    }
-    needed, suggested = by_need[Need.NEEDED], by_need[Need.SUGGESTED]
+    needed, suggested = (
+        [one for one in result.settings if one.need is need]
+        for need in (Need.NEEDED, Need.SUGGESTED)
+    )
     lines = []
-    if by_need[Need.RIGHT]:
-        right = ", ".join(one.name for one in by_need[Need.RIGHT])
-        lines.append(f"settings that are right already: {right}")
     if needed:
-        lines.append("settings that the server needs, as SQL or in postgresql.conf:")
-        lines += _statements(needed)
+        lines += ["-- Settings that the server needs:", *map(_statement, needed)]
     if suggested:
-        lines.append("settings that would be good to have:")
-        lines += _statements(suggested)
-    if any(one.restart for one in needed):
-        lines.append("then restart the server.")
-    elif needed or suggested:
-        lines.append("then: SELECT pg_reload_conf();")
+        lines += ["-- Settings that are good to have:", *map(_statement, suggested)]
+    if result.grants:
+        lines += ["-- Rights that the role needs:", *result.grants]
+    changed = [*needed, *suggested]
+    if changed:
+        lines.append("SELECT pg_reload_conf();")
+        if any(one.restart for one in changed):
+            lines.append("-- Then restart the server.")
+        lines.append("-- The same settings as lines of postgresql.conf:")
+        lines += [f"--   {one.line}" for one in changed]
     return lines
 
 
-def _statements(settings: list[Setting]) -> list[str]:
-    lines = []
-    for one in settings:
-        takes = "restart" if one.restart else "reload"
-        lines.append(f"  {one.statement}  -- {takes}; {one.reason}")
-    lines += [f"  or: {one.line}" for one in settings]
-    return lines
+def _statement(one: Setting) -> str:
+    takes = "takes a restart; " if one.restart else ""
+    return f"{one.statement}  -- {takes}{one.reason}"
 
 
 def _json(result: InitResult) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
     from structlog.typing import FilteringBoundLogger
@@ -16,10 +17,15 @@ _DRAW_EVERY = 0.1  # seconds
 
 
 class LogProgress:
-    """Tells phases and, now and then, how far they are, as log lines."""
+    """Tells phases and, now and then, how far they are, as log lines.
 
-    def __init__(self, log: FilteringBoundLogger) -> None:
+    Args:
+        passing: whether phases are told only to those who debug.
+    """
+
+    def __init__(self, log: FilteringBoundLogger, *, passing: bool = False) -> None:
         self.log = log
+        self._told = log.debug if passing else log.info
         self._counter = Counter(_LOG_EVERY)
         self._name = ""
 
@@ -28,7 +34,7 @@ class LogProgress:
         self._name = name
         self._counter.restart(total)
         fields = {} if total is None else {"total_bytes": total}
-        self.log.info("phase", phase=name, **fields)
+        self._told("phase", phase=name, **fields)
 
     def advance(self, count: int) -> None:
         """Count bytes; tells about them at most every ten seconds."""
@@ -55,12 +61,16 @@ class LogProgress:
 
 
 class BarProgress:
-    """Draws a bar per phase on a terminal; events and warnings go to the log."""
+    """Draws a bar per phase on a terminal; events and warnings go to the log.
 
-    def __init__(self, log: FilteringBoundLogger) -> None:
+    Args:
+        passing: whether the bars vanish at the end.
+    """
+
+    def __init__(self, log: FilteringBoundLogger, *, passing: bool = False) -> None:
         self.log = log
         self._counter = Counter(_DRAW_EVERY)
-        self._bars = _bars()
+        self._bars = _bars(passing=passing)
         self._task: TaskID | None = None
         self._bars.start()
 
@@ -68,7 +78,7 @@ class BarProgress:
         """Begin a phase and finish the bar of the one before."""
         self._finish()
         self._counter.restart(total)
-        self._task = self._bars.add_task(name, total=total)
+        self._task = self._bars.add_task(name, total=total, counts=total is not None)
         self.log.debug("phase", phase=name)
 
     def advance(self, count: int) -> None:
@@ -85,7 +95,7 @@ class BarProgress:
         self.log.warning(message, **fields)
 
     def close(self) -> None:
-        """Leave the bars as they are and give the terminal back."""
+        """Draw no more and give the terminal back."""
         self._bars.stop()
 
     def _finish(self) -> None:
@@ -121,24 +131,37 @@ class Counter:
             return True
 
 
-def _bars() -> RichProgress:
+def _bars(*, passing: bool) -> RichProgress:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
         DownloadColumn,
         Progress,
+        ProgressColumn,
         SpinnerColumn,
+        Task,
         TextColumn,
         TimeElapsedColumn,
         TransferSpeedColumn,
     )
 
+    class OfBytes(ProgressColumn):
+        """Draws a column for phases that count bytes only."""
+
+        def __init__(self, column: ProgressColumn) -> None:
+            super().__init__()
+            self._column = column
+
+        def render(self, task: Task) -> RenderableType:
+            return self._column.render(task) if task.fields["counts"] else ""
+
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description:<8}"),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
+        OfBytes(BarColumn()),
+        OfBytes(DownloadColumn(binary_units=True)),
+        OfBytes(TransferSpeedColumn()),
         TimeElapsedColumn(),
         console=Console(stderr=True),
+        transient=passing,
     )

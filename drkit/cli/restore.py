@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,6 +33,7 @@ def register(app: typer.Typer) -> None:
         drkit restore production --to /srv/restored --plan
         drkit restore production --to /srv/restored
         drkit restore production --to DIR --target-time '2026-01-15 10:30:00+01:00'
+        drkit restore production --to /var/lib/postgresql/16/main --delta --plan
         drkit restore production 20260115-020000-full --to DIR --target-immediate
         """,
     )(restore)
@@ -52,7 +54,11 @@ def restore(
     ] = None,
     *,
     to: Annotated[
-        str, typer.Option(metavar="DIR", help="The data directory to make; empty.")
+        str,
+        typer.Option(
+            metavar="DIR",
+            help="The data directory to make; empty, but for --delta.",
+        ),
     ] = "",
     target_time: Annotated[
         str | None,
@@ -94,6 +100,14 @@ def restore(
         list[str] | None,
         typer.Option(metavar="OLD=NEW", help="Put a tablespace elsewhere; repeatable."),
     ] = None,
+    delta: Annotated[
+        bool,
+        typer.Option(
+            "--delta",
+            help="Restore over the cluster's own data directory: compare content, "
+            "write only what differs, delete what the backup does not have.",
+        ),
+    ] = False,
     plan: Annotated[
         bool, typer.Option("--plan", help="Say what would be done, and do nothing.")
     ] = False,
@@ -106,8 +120,8 @@ def restore(
 ) -> None:
     """Restore a cluster into a directory, to the newest state or to a target.
 
-    Nothing but the repository and its keys is needed. The directory must be empty, and
-    the server is not started: the plan's end says how.
+    Nothing but the repository and its keys is needed. The directory must be empty, or
+    with --delta the cluster's own. The server is not started: the plan's end says how.
     """
     options = TargetOptions(
         time=target_time,
@@ -125,12 +139,13 @@ def restore(
     loaded = session.policy(policy)
     repository = wiring.open_repository(loaded, session.secrets)
     request = _request(loaded, repository, options, label, directory, tablespaces, jobs)
-    made = _plan(repository, request)
+    made = _plan(repository, replace(request, delta=delta))
     shown = {"policy": loaded.name, "plan": plan_json(made)}
     session.tell(plan_text(loaded.name, made, options.note()))
     if plan:
         if session.json:
-            session.show("", {**shown, "restored": False, "seconds": 0.0})
+            done = {"restored": False, "seconds": 0.0, "delta": None}
+            session.show("", {**shown, **done})
         return
     _run(session, repository, made, shown)
 
@@ -138,17 +153,19 @@ def restore(
 def _run(
     session: Session, repository: Repository, made: RestorePlan, shown: dict[str, Any]
 ) -> None:
+    from drkit.cli.restore_delta import patched_json, patched_text
     from drkit.cli.restore_plan import next_steps
     from drkit.operations.restore import execute_restore
 
     begun = time.monotonic()
-    execute_restore(repository, made, session.progress)
+    patched = execute_restore(repository, made, session.progress)
     seconds = time.monotonic() - begun
     took = render.duration(timedelta(seconds=seconds))
     text = f"restored {made.backup.label} to {made.request.to} in {took}"
+    done = {"restored": True, "seconds": round(seconds, 3)}
     session.show(
-        f"{text}\n{next_steps(made)}",
-        {**shown, "restored": True, "seconds": round(seconds, 3)},
+        f"{text}{patched_text(patched)}\n{next_steps(made)}",
+        {**shown, **done, "delta": patched_json(patched)},
     )
 
 

@@ -9,6 +9,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from drkit.cli import render
+from drkit.cli.restore_delta import amounts, delta_json, foreign_lines
 from drkit.errors import NotFound
 from drkit.model.backup import summary_to_json
 from drkit.model.recovery import TargetAction, TargetKind
@@ -30,6 +31,7 @@ def plan_text(policy: str, plan: RestorePlan, note: str | None) -> str:
     lines = [f"restore of {policy}", render.facts(list(_facts(plan)))]
     if plan.tablespaces:
         lines += ["tablespaces:", *_tablespace_lines(plan)]
+    lines += foreign_lines(plan.delta)
     lines.append("goes to the end of postgresql.auto.conf:")
     lines += [f"  {line}" for line in render_recovery(plan.settings).splitlines()]
     lines += [f"note: {text}" for text in [*([note] if note else []), *_notes(plan)]]
@@ -47,8 +49,7 @@ def _facts(plan: RestorePlan) -> Iterator[tuple[str, str]]:
     yield "WAL", f"{len(reach.segments)} segments, {render.size(wal)}, to {reach.end}"
     if plan.choice.last_commit is not None:
         yield "last commit", f"{render.exact(plan.choice.last_commit)} in that WAL"
-    yield "fetch", f"{render.size(plan.fetch_bytes)} from the repository"
-    yield "write", f"{render.size(plan.write_bytes)} in {backup.files} files"
+    yield from amounts(plan)
     yield "free", f"{render.size(_free(plan.request.to))} at {plan.request.to}"
     yield "workers", str(plan.request.jobs)
     if plan.request.owner is not None:
@@ -64,45 +65,46 @@ def _target(plan: RestorePlan) -> str:
 
 def _notes(plan: RestorePlan) -> Iterator[str]:
     yield from plan.choice.notes
+    yield from plan.delta.notes if plan.delta else ()
     for found in plan.disabled:
         yield (
-            f"{found.name} in {found.file}:{found.line} would contradict the target; "
-            "the restored copy has it commented out"
+            f"{found.name} in {found.file}:{found.line} was meant for another "
+            "recovery; the restored copy has it commented out"
+        )
+    inside = [one.name for one in plan.page_map.head.tablespaces if one.in_place]
+    if inside:
+        yield (
+            f"tablespaces inside of the data directory ({', '.join(inside)}) stop a "
+            "recovery unless allow_in_place_tablespaces is on, so it is turned on"
         )
     if plan.backup.damaged_pages:
         yield (
             f"{plan.backup.damaged_pages} pages had wrong checksums when they were "
             "backed up, and will have them again"
         )
-    file = plan.manifest.head.server.config_file
+    file = plan.page_map.head.server.config_file
     if file:
         yield (
             f"the server was configured by {file}, outside of its data directory, so "
             "that file is not in the backup; on another host bring it there, or write "
             "a postgresql.conf and a pg_hba.conf into the restored directory"
         )
-    yield from plan.manifest.head.warnings
+    yield from plan.page_map.head.warnings
 
 
 def _tablespace_lines(plan: RestorePlan) -> list[str]:
-    old = {one.oid: one.path for one in plan.manifest.head.tablespaces}
+    old = {one.oid: one.path for one in plan.page_map.head.tablespaces}
     return [f"  {old[oid]} -> {new}" for oid, new in sorted(plan.tablespaces.items())]
 
 
 def next_steps(plan: RestorePlan) -> str:
     """Return what a person does after the restore."""
-    to = plan.request.to
-    log = f"{to}.log"
-    start = (
-        f"{_as_user(plan)}{_pg_ctl(plan)} -D {shlex.quote(to)} -l {shlex.quote(log)}"
-    )
-    beside = _options(plan, _BESIDE)
     lines = [
         "next:",
-        f"  start it   {start}{_options(plan, {})} start",
+        f"  start it   {_start(plan, {})}",
         "             or, while the old server still runs, beside it:",
-        f"             {start}{beside} start",
-        f"  watch it   tail -f {shlex.quote(log)}",
+        f"             {_start(plan, _BESIDE)}",
+        f"  watch it   tail -f {shlex.quote(_log(plan))}",
         f"  ask it     psql -c '{_ASK}'; beside the old one with -p {_BESIDE['port']}",
     ]
     if plan.request.target.action is TargetAction.PAUSE and (
@@ -117,10 +119,21 @@ def next_steps(plan: RestorePlan) -> str:
     return "\n".join(lines)
 
 
+def _start(plan: RestorePlan, more: dict[str, str]) -> str:
+    """Return the command that starts the restored server, with further settings."""
+    to, log = shlex.quote(plan.request.to), shlex.quote(_log(plan))
+    pg_ctl = f"{_as_user(plan)}{_pg_ctl(plan)} -D {to} -l {log}"
+    return f"{pg_ctl}{_options(plan, more)} start"
+
+
+def _log(plan: RestorePlan) -> str:
+    return f"{plan.request.to}.log"
+
+
 def _options(plan: RestorePlan, more: dict[str, str]) -> str:
     """Return pg_ctl's `-o` for settings that the configuration must not decide."""
     options = dict(more)
-    file = plan.manifest.head.server.config_file
+    file = plan.page_map.head.server.config_file
     if file:
         # Debian's file names the data directory and a PID file too, which are those
         # of the cluster that was backed up, and may be in use.
@@ -167,7 +180,7 @@ def plan_json(plan: RestorePlan) -> dict[str, Any]:
     """Return a plan as JSON; the shape is in docs/json-output.md."""
     backup, choice, target = plan.backup, plan.choice, plan.request.target
     size = backup.wal_segment_size
-    old = {one.oid: one.path for one in plan.manifest.head.tablespaces}
+    old = {one.oid: one.path for one in plan.page_map.head.tablespaces}
     segments = choice.reach.segments
     last = choice.last_commit
     return {
@@ -190,12 +203,18 @@ def plan_json(plan: RestorePlan) -> dict[str, Any]:
         },
         "fetch_bytes": plan.fetch_bytes,
         "write_bytes": plan.write_bytes,
+        "delta": delta_json(plan.delta),
         "free_bytes": _free(plan.request.to),
         "tablespaces": [
             {"oid": oid, "old": old[oid], "new": new}
             for oid, new in sorted(plan.tablespaces.items())
         ],
         "settings": dict(plan.settings),
+        "start": {
+            "command": _start(plan, {}),
+            "beside": _start(plan, _BESIDE),
+            "log": _log(plan),
+        },
         "notes": list(_notes(plan)),
     }
 

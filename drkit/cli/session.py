@@ -1,4 +1,4 @@
-"""What all commands share: options, policy, logs, output, errors, signals.
+"""What all commands share: options, policy, logs, output, errors.
 
 A command is a function of a `Session` and its own parameters, registered so:
 
@@ -11,13 +11,10 @@ an exit code.
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import json
 import os
-import signal
 import sys
-import threading
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -28,15 +25,13 @@ from drkit import wiring
 from drkit.cli.errors import render_error, render_unexpected
 from drkit.cli.logs import FORMATS, LEVELS, Redactor, make_log
 from drkit.cli.progress import BarProgress, LogProgress
-from drkit.errors import DrkitError, Interrupted, NotFound, PolicyError, UsageError
+from drkit.cli.signals import Interruption, interrupted
+from drkit.errors import DrkitError, NotFound, PolicyError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from typing import NoReturn
+    from collections.abc import Callable, Mapping
 
     from drkit.config.policy import Policy
-
-_CLEAR_AWAY_WITHIN = 25.0  # seconds from a signal to the end, whatever hangs
 
 
 class Output(StrEnum):
@@ -124,7 +119,6 @@ class Session:
             command=command,
         )
         self._progress: BarProgress | LogProgress | None = None
-        self._limit: threading.Timer | None = None
 
     @property
     def json(self) -> bool:
@@ -132,11 +126,25 @@ class Session:
         return self.options.output is Output.JSON
 
     @property
+    def errors_as_json(self) -> bool:
+        """Whether errors are written as JSON."""
+        return self.json or self.log_format == "json"
+
+    @property
     def progress(self) -> BarProgress | LogProgress:
         """Whom long work tells how far it is."""
         if self._progress is None:
-            bars = self._on_terminal() and not self.options.quiet
-            self._progress = (BarProgress if bars else LogProgress)(self.log)
+            self._progress = self._show_progress(passing=False)
+        return self._progress
+
+    @property
+    def passing_progress(self) -> BarProgress | LogProgress:
+        """As `progress`, for work of seconds whose result says everything.
+
+        Nothing of it stays on a terminal; phases are logged if logs were asked for.
+        """
+        if self._progress is None:
+            self._progress = self._show_progress(passing=not self._logs_wanted())
         return self._progress
 
     def policy(self, name: str | None) -> Policy:
@@ -186,9 +194,7 @@ class Session:
     def fail(self, error: BaseException) -> int:
         """Tell an error; return the exit code it stands for."""
         self.close()
-        as_json = self.json or self.log_format == "json"
-        if isinstance(error, KeyboardInterrupt):
-            error = interrupted(str(error) or "SIGINT")
+        as_json = self.errors_as_json
         if isinstance(error, DrkitError):
             self.log.debug("failed", exc_info=error)
             write_err(render_error(error, self.run, self.redactor, as_json=as_json))
@@ -196,36 +202,6 @@ class Session:
         self.log.debug("unexpected error", exc_info=error)
         write_err(render_unexpected(error, self.run, as_json=as_json))
         return 1
-
-    @contextlib.contextmanager
-    def interruptible(self) -> Iterator[None]:
-        """Let SIGTERM and SIGINT raise KeyboardInterrupt in the block.
-
-        It is no `Exception`, so that no library takes it for a failure of its own.
-        """
-        numbers = (signal.SIGTERM, signal.SIGINT)
-        before = [signal.signal(number, self._interrupt) for number in numbers]
-        try:
-            yield
-        finally:
-            for number, handler in zip(numbers, before, strict=True):
-                signal.signal(number, handler)
-            if self._limit is not None:
-                self._limit.cancel()
-
-    def _interrupt(self, number: int, _frame: object) -> NoReturn:
-        """Stop the work: the first signal raises, later ones don't disturb clearing up.
-
-        What hangs meanwhile, such as a store that does not answer, is cut off; what is
-        left over then is cleared away by the next run.
-        """
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        code = Interrupted.exit_code
-        self._limit = threading.Timer(_CLEAR_AWAY_WITHIN, os._exit, (code,))
-        self._limit.daemon = True
-        self._limit.start()
-        raise KeyboardInterrupt(signal.Signals(number).name)
 
     def _policy_path(self, name: str | None) -> str:
         from drkit.config.loading import find_policies, find_policy, policy_dirs
@@ -247,6 +223,15 @@ class Session:
             f"there is no policy in {', '.join(directories) or '/etc/drkit/policies'}",
             hint="make one with `drkit init`, or search elsewhere with --policy-dir",
         )
+
+    def _show_progress(self, *, passing: bool) -> BarProgress | LogProgress:
+        bars = self._on_terminal() and not self.options.quiet
+        return (BarProgress if bars else LogProgress)(self.log, passing=passing)
+
+    def _logs_wanted(self) -> bool:
+        """Whether somebody asked for logs, not only for what goes wrong."""
+        level = self.options.log_level or self.environ.get("DRKIT_LOG_LEVEL")
+        return level is not None or self.log_format == "json"
 
     def _on_terminal(self) -> bool:
         return sys.stderr is not None and sys.stderr.isatty()
@@ -289,24 +274,27 @@ def run_session(
     session: Session, function: Callable[..., int | None], given: Mapping[str, Any]
 ) -> int:
     """Run a command from its checks to its exit code."""
-    try:
-        with session.interruptible():
+    with Interruption(as_json=session.errors_as_json) as interruption:
+        try:
             session.check()
             return function(session, **given) or 0
-    except typer.Exit as end:
-        return end.exit_code
-    except BaseException as error:  # noqa: BLE001  every error becomes an exit code
-        return session.fail(error)
-    finally:
-        session.close()
+        except typer.Exit as end:
+            return end.exit_code
+        except BaseException as error:  # noqa: BLE001  every error becomes an exit code
+            interruption.over()
+            return session.fail(_cause(error, interruption))
+        finally:
+            interruption.over()
+            session.close()
 
 
-def interrupted(name: str) -> Interrupted:
-    """Return the error for a signal."""
-    return Interrupted(
-        f"stopped by {name}; nothing half-done is listed",
-        hint="run the same command again",
-    )
+def _cause(error: BaseException, interruption: Interruption) -> BaseException:
+    """Return what to tell: after a signal that, whatever clearing up ran into."""
+    if interruption.name is None:
+        return error
+    stop = interrupted(interruption.name)
+    stop.__cause__ = error
+    return stop
 
 
 def write_out(text: str) -> None:

@@ -70,6 +70,16 @@ def get(
         str, typer.Argument(metavar="DEST", help="Where to write it, as %p gives it.")
     ],
     policy: _PolicyOption = None,
+    absent_exit: Annotated[
+        int | None,
+        typer.Option(
+            metavar="CODE",
+            min=1,
+            max=125,
+            help="Exit with this instead of 1 if the file is not archived, so that a "
+            "shell can tell it from a Python that did not find drkit.",
+        ),
+    ] = None,
 ) -> int:
     """Fetch one WAL file; PostgreSQL runs this as restore_command.
 
@@ -78,6 +88,8 @@ def get(
     directory, failures are retried for the policy's wal.timeout, and the code is 1.
     """
     options = _archiving_options(session.options, policy)
+    if absent_exit is not None:
+        options.append(f"--absent-exit={absent_exit}")
     return archiving.get([*options, "--", name, dest])
 
 

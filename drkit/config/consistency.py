@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     Finding = tuple[tuple[str, ...], str]
 
+_KEEP_NO_BACKUP = {"wal_window", "max_deletions"}
 PURPOSES = ("backup", "wal", "dump", "files", "catalog", "signing")
 
 
@@ -79,7 +80,7 @@ def _s3(policy: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _retention(policy: Mapping[str, Any]) -> Iterator[Finding]:
     retention = policy.get("retention")
-    if isinstance(retention, dict) and retention.keys() <= {"wal_window"}:
+    if isinstance(retention, dict) and retention.keys() <= _KEEP_NO_BACKUP:
         yield (
             ("retention",),
             "has no rule that keeps backups; write, for example, full: 4",

@@ -7,6 +7,7 @@ import os
 import stat
 
 from drkit.errors import NotFound, PolicyError
+from drkit.rights import run_as_owner
 
 TYPE_CHECKING = False  # without importing typing
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def _list(directory: str) -> list[str]:
     except OSError as error:
         raise PolicyError(
             f"the policy directory {directory} can't be listed: {error.strerror}",
-            hint=f"let uid {os.geteuid()}, which runs drkit, read it",
+            hint=_who_may(directory, error),
         ) from error
 
 
@@ -123,6 +124,9 @@ def _unreadable(path: str, error: OSError) -> NotFound | PolicyError:
             hint="name an existing file, or a policy by its name",
         )
     return PolicyError(
-        f"{path}: can't be read: {error.strerror}",
-        hint=f"let uid {os.geteuid()}, which runs drkit, read it",
+        f"{path}: can't be read: {error.strerror}", hint=_who_may(path, error)
     )
+
+
+def _who_may(path: str, error: OSError) -> str | None:
+    return run_as_owner(path) if isinstance(error, PermissionError) else None

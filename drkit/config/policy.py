@@ -222,6 +222,13 @@ class BackupSection(Section):
         examples=["10 minutes"],
         json_schema_extra={"default": "10 minutes"},
     )
+    audit_every: Duration = Field(
+        timedelta(days=7),
+        description="How often each file that incremental backups find unchanged is "
+        "compared with the backup in full.",
+        examples=["7 days"],
+        json_schema_extra={"default": "7 days"},
+    )
     timezone: Zone = Field(
         "UTC",
         description="IANA name of the zone whose clock the schedule means.",
@@ -272,6 +279,13 @@ class RetentionSection(Section):
         description="How far back any moment can be recovered to; by default as far "
         "as backups reach.",
         examples=["14 days"],
+    )
+    max_deletions: int = Field(
+        100,
+        ge=1,
+        description="How many backups one `drkit expire` deletes at most; the rest "
+        "waits for the next.",
+        examples=[100],
     )
 
     def value(self) -> Retention:

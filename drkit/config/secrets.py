@@ -11,6 +11,7 @@ import os
 import stat
 
 from drkit.errors import KeyUnavailable, PolicyError
+from drkit.rights import run_as_owner
 
 TYPE_CHECKING = False  # without importing typing
 if TYPE_CHECKING:
@@ -265,7 +266,7 @@ def _unreadable(
         )
     return KeyUnavailable(
         f"{reference.owner}: {path} can't be read: {error.strerror}",
-        hint=f"it must be readable by the user that runs drkit, uid {os.geteuid()}",
+        hint=run_as_owner(path) if isinstance(error, PermissionError) else None,
     )
 
 

@@ -8,14 +8,34 @@ if TYPE_CHECKING:
     from drkit.model.manifest import FileKind, Tablespace, WalPosition
 
 
+class Started(NamedTuple):
+    """A backup that has begun on the server.
+
+    Attributes:
+        refusal: why it is a full one though a parent was given; None if it is not.
+    """
+
+    position: WalPosition
+    refusal: str | None = None
+
+
 class CopiedFile(NamedTuple):
-    """A file or directory as it was read; size is what was read of it, in bytes."""
+    """A file or directory as it was read; size is what there was of it, in bytes.
+
+    Attributes:
+        identity: differs from the parent's where this is another file of the same
+            name; 0 where the source can't tell.
+        kept: below here, what was not written is as the parent has it; 0 where all of
+            the file was written.
+    """
 
     path: bytes
     kind: FileKind
     mode: int
     size: int
     mtime: int
+    identity: int = 0
+    kept: int = 0
 
 
 class Copied(NamedTuple):
@@ -40,3 +60,8 @@ class BackupEnd(NamedTuple):
     position: WalPosition
     backup_label: bytes
     tablespace_map: bytes
+
+    @property
+    def from_standby(self) -> bool:
+        """Whether the server was a standby, which can't end a WAL segment itself."""
+        return b"\nBACKUP FROM: standby\n" in self.backup_label

@@ -46,7 +46,10 @@ def label_time(label: str) -> datetime:
     match = _LABEL.match(label)
     if match is None:
         raise ValueError(f"{label!r} is no label of a backup")
-    return datetime.strptime(match[1], _STAMP).replace(tzinfo=UTC)
+    try:
+        return datetime.fromisoformat(f"{match[1].replace('-', 'T')}+00:00")
+    except ValueError:
+        raise ValueError(f"{label!r} is no label: there is no such time") from None
 
 
 def is_attempt(text: str) -> bool:

@@ -9,19 +9,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from drkit.model import members
-from drkit.model.backup import (
-    BackupSummary,
-    ManifestRef,
-    reference_from_json,
-    summary_from_json,
-    summary_to_json,
-)
-from drkit.model.label import BackupKind, is_attempt, label_time
-from drkit.model.lsn import Lsn
+from drkit.model.label import label_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
+
+    from drkit.model.backup import BackupSummary, ManifestRef
+    from drkit.model.label import BackupKind
+    from drkit.model.lsn import Lsn
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +89,73 @@ class ExpireDone:
     labels: tuple[str, ...]
 
 
-Entry = Open | Begin | Commit | Abandon | ExpireIntent | ExpireDone
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A backup is kept, whatever retention says, until it is unpinned.
+
+    Attributes:
+        until: from when on an expiry may unpin it; None: only a person does.
+    """
+
+    TYPE: ClassVar = "pin"
+
+    label: str
+    reason: str
+    until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unpin:
+    """A backup's pin is lifted."""
+
+    TYPE: ClassVar = "unpin"
+
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """A verification restored a backup and found all well.
+
+    Attributes:
+        verified_at: when it ended.
+        evidence: SHA-256 of its signed record, in hex.
+    """
+
+    TYPE: ClassVar = "proven"
+
+    label: str
+    verified_at: datetime
+    evidence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A record of evidence exists; whoever deletes or changes it can't hide that.
+
+    Attributes:
+        record: its number in the chain of evidence.
+        digest: SHA-256 of the signed record, in hex.
+    """
+
+    TYPE: ClassVar = "evidence"
+
+    record: int
+    digest: str
+
+
+Entry = (
+    Open
+    | Begin
+    | Commit
+    | Abandon
+    | ExpireIntent
+    | ExpireDone
+    | Pin
+    | Unpin
+    | Proven
+    | Evidence
+)
 
 
 class AttemptState(StrEnum):
@@ -119,12 +181,18 @@ class LogState:
     Attributes:
         backups: commit entries by label, in the log's order; expired ones leave.
         expiring: labels that an intent names and no `expire-done` does yet.
+        pins: the pin of each live backup that has one.
+        proven: the newest proof of each live backup that has one.
+        evidence: digest of each record of evidence, by its number.
     """
 
     opened: Open | None = None
     attempts: dict[str, Attempt] = field(default_factory=dict)
     backups: dict[str, Commit] = field(default_factory=dict)
     expiring: set[str] = field(default_factory=set)
+    pins: dict[str, Pin] = field(default_factory=dict)
+    proven: dict[str, Proven] = field(default_factory=dict)
+    evidence: list[str] = field(default_factory=list)
     last_label: str | None = None
 
     def running(self) -> list[Begin]:
@@ -162,11 +230,28 @@ class LogState:
             case Abandon():
                 self.attempts[entry.attempt].state = AttemptState.ABANDONED
             case ExpireIntent():
-                for label in entry.labels:
-                    del self.backups[label]
-                self.expiring |= set(entry.labels)
+                self._expire(entry.labels)
             case ExpireDone():
                 self.expiring -= set(entry.labels)
+            case Pin() | Unpin() | Proven():
+                self._mark(entry)
+            case Evidence():
+                self.evidence[entry.record : entry.record + 1] = [entry.digest]
+
+    def _expire(self, labels: tuple[str, ...]) -> None:
+        for label in labels:
+            del self.backups[label]
+            self.proven.pop(label, None)
+        self.expiring |= set(labels)
+
+    def _mark(self, entry: Pin | Unpin | Proven) -> None:
+        match entry:
+            case Pin():
+                self.pins[entry.label] = entry
+            case Unpin():
+                del self.pins[entry.label]
+            case Proven():
+                self.proven[entry.label] = entry
 
     def parent_of(self, label: str) -> str | None:
         """Return the parent of a committed backup."""
@@ -219,6 +304,8 @@ def _intent_refusal(state: LogState, entry: ExpireIntent) -> str | None:
     for label in entry.labels:
         if label not in state.backups:
             return f"{label} is no live backup"
+        if label in state.pins:
+            return f"{label} is pinned: {state.pins[label].reason}"
     children = [state.parent_of(label) for label in state.backups if label not in going]
     children += [begin.parent for begin in state.running()]
     for parent in children:
@@ -234,6 +321,24 @@ def _done_refusal(state: LogState, entry: ExpireDone) -> str | None:
     return None
 
 
+def _live_refusal(state: LogState, entry: Pin | Proven) -> str | None:
+    live = entry.label in state.backups
+    return None if live else f"{entry.label} is no live backup"
+
+
+def _unpin_refusal(state: LogState, entry: Unpin) -> str | None:
+    return None if entry.label in state.pins else f"{entry.label} is not pinned"
+
+
+def _evidence_refusal(state: LogState, entry: Evidence) -> str | None:
+    known = state.evidence[entry.record : entry.record + 1]
+    if entry.record > len(state.evidence):
+        return f"the log names no record of evidence {entry.record - 1}"
+    if known and known != [entry.digest]:
+        return f"record of evidence {entry.record} is another one"
+    return None
+
+
 _RULES: dict[type, Callable[[LogState, Any], str | None]] = {
     Open: _open_refusal,
     Begin: _begin_refusal,
@@ -241,91 +346,8 @@ _RULES: dict[type, Callable[[LogState, Any], str | None]] = {
     Abandon: _abandon_refusal,
     ExpireIntent: _intent_refusal,
     ExpireDone: _done_refusal,
-}
-
-
-def entry_to_json(entry: Entry) -> dict[str, Any]:
-    """Return an entry's own members, `type` first."""
-    fields: dict[str, Any] = {"type": entry.TYPE}
-    fields |= {name: getattr(entry, name) for name in entry.__slots__}
-    match entry:
-        case Begin():
-            fields |= {"kind": str(entry.kind), "start_lsn": str(entry.start_lsn)}
-            fields["keys"] = [list(key) for key in entry.keys]
-        case Commit():
-            manifest = entry.manifest
-            fields["manifest"] = {
-                name: getattr(manifest, name) for name in ManifestRef.__slots__
-            }
-            fields["backup"] = summary_to_json(entry.backup)
-        case ExpireIntent() | ExpireDone():
-            fields["labels"] = list(entry.labels)
-        case _:
-            pass
-    return fields
-
-
-def entry_from_json(found: dict[str, Any]) -> Entry:
-    """Read an entry's own members.
-
-    Raises:
-        ValueError, KeyError, TypeError: a member is missing or malformed.
-    """
-    return _READERS[members.text(found, "type")](found)
-
-
-def _read_open(found: dict[str, Any]) -> Open:
-    return Open(
-        members.text(found, "cluster"),
-        members.text(found, "system_identifier"),
-        members.count(found, "segment_size"),
-    )
-
-
-def _read_begin(found: dict[str, Any]) -> Begin:
-    label = members.text(found, "label")
-    label_time(label)
-    parent = None if found["parent"] is None else members.text(found, "parent")
-    return Begin(
-        _attempt(found),
-        label,
-        BackupKind(found["kind"]),
-        parent,
-        Lsn.parse(members.text(found, "start_lsn")),
-        members.count(found, "timeline"),
-        tuple(map(_key, members.listed(found, "keys"))),
-    )
-
-
-def _key(pair: Any) -> tuple[str, str]:
-    purpose, key_id = pair
-    return str(purpose), str(key_id)
-
-
-def _read_commit(found: dict[str, Any]) -> Commit:
-    return Commit(
-        _attempt(found),
-        reference_from_json(members.nested(found, "manifest")),
-        summary_from_json(members.nested(found, "backup")),
-    )
-
-
-def _read_abandon(found: dict[str, Any]) -> Abandon:
-    return Abandon(_attempt(found), members.text(found, "reason"))
-
-
-def _attempt(found: dict[str, Any]) -> str:
-    attempt = members.text(found, "attempt")
-    if not is_attempt(attempt):
-        raise ValueError(f"{attempt!r} is no attempt id")
-    return attempt
-
-
-_READERS: dict[str, Callable[[dict[str, Any]], Entry]] = {
-    Open.TYPE: _read_open,
-    Begin.TYPE: _read_begin,
-    Commit.TYPE: _read_commit,
-    Abandon.TYPE: _read_abandon,
-    ExpireIntent.TYPE: lambda found: ExpireIntent(members.texts(found, "labels")),
-    ExpireDone.TYPE: lambda found: ExpireDone(members.texts(found, "labels")),
+    Pin: _live_refusal,
+    Unpin: _unpin_refusal,
+    Proven: _live_refusal,
+    Evidence: _evidence_refusal,
 }

@@ -6,6 +6,7 @@ path. What the columns mean is in docs/repository-format.md, "Manifest".
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from drkit.model.label import BackupKind
@@ -29,6 +31,8 @@ FILE = np.dtype(
         ("mode", "<u2"),
         ("size", "<u8"),
         ("mtime", "<i8"),
+        ("identity", "<u8"),
+        ("kept", "<u8"),
         ("runs", "<u4"),
     ]
 )
@@ -100,10 +104,23 @@ class Tablespace:
 
 
 @dataclass(frozen=True, slots=True)
+class ParentRef:
+    """The backup that an incremental's page maps lie over.
+
+    Attributes:
+        sha256: of the stored manifest, as the parent's commit entry has it.
+    """
+
+    label: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class ManifestHead:
     """All of a manifest that is not a column.
 
     Attributes:
+        parent: None for a full backup.
         source: `local` or `stream`.
         dek_id: the DEK of the packs, 32 hex digits.
         backup_label, tablespace_map: as the server gave them.
@@ -115,6 +132,7 @@ class ManifestHead:
     label: str
     attempt: str
     kind: BackupKind
+    parent: ParentRef | None
     source: str
     dek_id: str
     server: ServerDescription
@@ -130,9 +148,13 @@ class ManifestHead:
 class Manifest:
     """A backup's files and where their bytes lie.
 
+    An incremental lists only what differs from its parent; `drkit.model.pagemap` lays
+    it over the manifests before it.
+
     Attributes:
         paths: one per row of `files`, in strictly ascending byte order.
         runs: in the order of files, ascending inside each.
+        gone: paths of the parent that this backup has no more, ascending.
     """
 
     head: ManifestHead
@@ -142,6 +164,7 @@ class Manifest:
     frames: Rows
     runs: Rows
     damaged: Rows
+    gone: tuple[bytes, ...] = ()
 
     def run_files(self) -> npt.NDArray[np.uint32]:
         """Return for each run the number of its file."""
@@ -159,14 +182,13 @@ class Manifest:
 
     def find(self, path: bytes) -> int | None:
         """Return the number of the file at `path`, or None."""
-        low, high = 0, len(self.paths)
-        while low < high:
-            middle = (low + high) // 2
-            if self.paths[middle] < path:
-                low = middle + 1
-            else:
-                high = middle
-        return low if low < len(self.paths) and self.paths[low] == path else None
+        return find_path(self.paths, path)
+
+
+def find_path(paths: Sequence[bytes], path: bytes) -> int | None:
+    """Return the place of `path` in ascending `paths`, or None."""
+    place = bisect_left(paths, path)
+    return place if place < len(paths) and paths[place] == path else None
 
 
 def empty(dtype: np.dtype[np.void]) -> Rows:

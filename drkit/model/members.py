@@ -7,12 +7,15 @@ a KeyError for a member that is missing, and never a surprise further on.
 from __future__ import annotations
 
 import json
+import math
+import re
 from datetime import datetime
 from typing import Any
 
 Members = dict[str, Any]
 
 _MOST = (1 << 63) - 1
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
 def parse_object(data: bytes) -> Members:
@@ -61,6 +64,26 @@ def count(found: Members, name: str) -> int:
     whole = isinstance(value, int) and not isinstance(value, bool)
     _need(whole and 0 <= value <= _MOST, f"`{name}` is no count")
     return value
+
+
+def number(found: Members, name: str) -> float:
+    """Return a member that is a finite number."""
+    value: float = found[name]
+    real = isinstance(value, int | float) and not isinstance(value, bool)
+    _need(real and abs(value) <= _MOST and math.isfinite(value), f"`{name}` is no number")
+    return float(value)
+
+
+def sha256(found: Members, name: str) -> str:
+    """Return a member that is a SHA-256 in lower-case hex."""
+    value = text(found, name)
+    _need(is_sha256(value), f"`{name}` is no SHA-256")
+    return value
+
+
+def is_sha256(value: str) -> bool:
+    """Say whether a text is a SHA-256 in lower-case hex."""
+    return _SHA256.match(value) is not None
 
 
 def flag(found: Members, name: str) -> bool:

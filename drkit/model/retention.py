@@ -25,6 +25,7 @@ class Retention:
         yearly: the same for calendar years.
         wal_window: how far back any moment can be recovered to; older backups keep
             only the WAL that makes them consistent. None: as far as backups reach.
+        max_deletions: how many backups one run deletes at most.
     """
 
     full: int | None = None
@@ -34,11 +35,14 @@ class Retention:
     monthly: int | None = None
     yearly: int | None = None
     wal_window: timedelta | None = None
+    max_deletions: int = 100
 
     def __post_init__(self) -> None:
         counts = (self.full, self.daily, self.weekly, self.monthly, self.yearly)
         if any(count is not None and count < 1 for count in counts):
             raise ValueError("a retention count must be at least 1")
+        if self.max_deletions < 1:
+            raise ValueError("the most deletions of a run must be at least 1")
         windows = (self.window, self.wal_window)
         if any(span is not None and span.total_seconds() <= 0 for span in windows):
             raise ValueError("a retention window must be longer than nothing")

@@ -91,6 +91,7 @@ def abandon_dead(repository: Repository, host: str, progress: Progress) -> None:
     for begin in state.running():
         if begin.attempt not in held and _is_dead(repository, begin, host):
             abandon(repository, begin.attempt, "its process is gone")
+            leases.release(begin.attempt)
             progress.event("attempt abandoned", label=begin.label)
     _sweep_abandoned(repository, progress)
 

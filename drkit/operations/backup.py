@@ -1,4 +1,4 @@
-"""Taking a full backup: keys, packs, manifest, log, in that order."""
+"""Taking a backup: keys, packs, manifest, log, in that order."""
 
 from __future__ import annotations
 
@@ -8,24 +8,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from drkit import __version__, workers
 from drkit.crypto.keys import new_dek
 from drkit.errors import DrkitError
 from drkit.model.backup import BackupSummary
 from drkit.model.label import BackupKind, new_label
 from drkit.model.log import Begin, Commit
-from drkit.model.manifest import DAMAGED, FILE, RUN, Manifest, ManifestHead, Rows
+from drkit.model.manifest import ManifestHead, ParentRef
 from drkit.operations.attempts import abandon, abandon_dead, leased, sweep_attempt
+from drkit.operations.manifest import make_manifest
+from drkit.operations.parent import choose_parent
 from drkit.operations.waiting import wait_for_wal
-from drkit.repository.packing import (
-    Packed,
-    Packing,
-    PackWriter,
-    assemble,
-    pack_bytes,
-)
+from drkit.repository.packing import Packed, Packing, PackWriter, pack_bytes
 from drkit.repository.repository import write_manifest
 
 if TYPE_CHECKING:
@@ -34,9 +28,11 @@ if TYPE_CHECKING:
 
     from drkit.crypto.keys import Dek
     from drkit.model.backup import ManifestRef
-    from drkit.model.copied import BackupEnd, Copied, CopiedFile
+    from drkit.model.copied import BackupEnd, Copied
+    from drkit.model.due import Due
     from drkit.model.log import Entry, LogState
-    from drkit.model.manifest import ServerDescription, WalPosition
+    from drkit.model.manifest import Manifest, ServerDescription, WalPosition
+    from drkit.operations.parent import Parent, Present
     from drkit.protocols import BaseBackupSource, Progress
     from drkit.repository.repository import Repository
 
@@ -62,27 +58,48 @@ class BackupOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class Taken:
+    """A backup that was taken.
+
+    Attributes:
+        parent: the label that it builds on; None for a full.
+        reason: why it is of its kind.
+    """
+
+    summary: BackupSummary
+    parent: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Attempt:
     attempt: str
     label: str
+    kind: BackupKind
     start: WalPosition
+    parent: Parent | None
+    reason: str
     data_key: Dek
     manifest_key: Dek
 
 
-def full_backup(
+def take_backup(
     repository: Repository,
-    server: ServerDescription,
+    present: Present,
     source: BaseBackupSource,
+    wanted: Due,
     options: BackupOptions,
     progress: Progress,
-) -> BackupSummary:
-    """Take a full backup and return its summary; it is listed only when it is whole.
+) -> Taken:
+    """Take a backup; it is listed only when it is whole.
+
+    An incremental becomes a full backup where there is nothing to build on that can be
+    trusted; `Taken.reason` says why.
 
     Raises:
         Locked: another backup of this cluster is running.
         WalMissing: the WAL that it needs did not arrive; the backup is given up.
-        AttemptFenced: another host declared this attempt dead.
+        AttemptFenced: another host declared this attempt dead, or expired its parent.
     """
     repository.backups()
     abandon_dead(repository, options.host, progress)
@@ -91,54 +108,77 @@ def full_backup(
         leased(repository, attempt_id, options.host, progress),
         _abandoned_on_failure(repository, attempt_id, progress),
     ):
-        attempt = _begin(repository, source, attempt_id, progress)
+        progress.phase("start")
+        parent = None
+        if wanted.kind is BackupKind.INCREMENTAL:
+            parent = choose_parent(repository, present)
+        attempt = _begin(repository, source, attempt_id, parent, wanted, progress)
         for key in (attempt.data_key, attempt.manifest_key):
             repository.keyring.store(key)
         copied, packed, end = _copy(repository, source, attempt, options, progress)
         progress.phase("wal")
         wait_for_wal(
             repository,
-            server,
+            present.server,
             attempt.start,
-            end.position,
+            end,
             options.wal_timeout,
             options.archiver,
             progress,
         )
         progress.phase("commit")
-        head = _head(repository, server, attempt, options, copied, end)
-        return _commit(repository, attempt, _manifest(head, copied, packed))
+        head = _head(repository, present.server, attempt, options, copied, end)
+        summary = _commit(repository, attempt, head, copied, packed)
+        label = attempt.parent.label if attempt.parent else None
+        return Taken(summary, label, attempt.reason)
 
 
 def _begin(
     repository: Repository,
     source: BaseBackupSource,
     attempt: str,
+    parent: Parent | str | None,
+    wanted: Due,
     progress: Progress,
 ) -> _Attempt:
-    progress.phase("start")
-    label_of = _label_chooser(repository)
-    start = source.start(f"drkit {label_of(repository.log.state)}")
+    """Begin on the server, which may refuse the parent, and then in the log."""
+    reason = wanted.reason
+    if isinstance(parent, str):
+        reason, parent = parent, None
+    now, state = repository.clock.now(), repository.log.state
+    started = source.start(
+        f"drkit {new_label(now, _kind(parent), state.last_label)}",
+        parent.content if parent else None,
+    )
+    if started.refusal is not None:
+        reason, parent = started.refusal, None
+    kind, start = _kind(parent), started.position
     # The entry names the keys before they are stored: none is ever left unknown.
     data_key, manifest_key = new_dek("backup"), new_dek("catalog")
     keys = tuple((key.purpose, key.key_id.hex()) for key in (data_key, manifest_key))
 
     def decide(state: LogState) -> Entry:
-        label = label_of(state)
-        return Begin(
-            attempt, label, BackupKind.FULL, None, start.lsn, start.timeline, keys
-        )
+        label = new_label(now, kind, state.last_label)
+        above = parent.label if parent else None
+        return Begin(attempt, label, kind, above, start.lsn, start.timeline, keys)
 
     begin = repository.log.append(decide).entry
     if not isinstance(begin, Begin):
         raise TypeError("the log returned another entry than it was given")
-    progress.event("backup begun", label=begin.label, start_lsn=str(start.lsn))
-    return _Attempt(attempt, begin.label, start, data_key, manifest_key)
+    if kind is not wanted.kind:
+        progress.warning(
+            f"taking a full backup instead of an incremental: {reason}", reason=reason
+        )
+    progress.event(
+        "backup begun", label=begin.label, start_lsn=str(start.lsn), parent=begin.parent
+    )
+    return _Attempt(
+        attempt, begin.label, kind, start, parent, reason, data_key, manifest_key
+    )
 
 
-def _label_chooser(repository: Repository) -> Callable[[LogState], str]:
-    now = repository.clock.now()
-    return lambda state: new_label(now, BackupKind.FULL, state.last_label)
+def _kind(parent: Parent | None) -> BackupKind:
+    return BackupKind.INCREMENTAL if parent else BackupKind.FULL
 
 
 @contextmanager
@@ -203,7 +243,8 @@ def _head(
         cluster=repository.layout.cluster,
         label=attempt.label,
         attempt=attempt.attempt,
-        kind=BackupKind.FULL,
+        kind=attempt.kind,
+        parent=_parent_ref(attempt.parent),
         source=options.source,
         dek_id=attempt.data_key.key_id.hex(),
         server=server,
@@ -216,62 +257,34 @@ def _head(
     )
 
 
-def _manifest(head: ManifestHead, copied: Copied, packed: Packed) -> Manifest:
-    """Put the files in order and lay their runs beside them."""
-    packs, frames, file_runs = assemble(packed)
-    paths, files, renumbered = _file_table(copied.files)
-    runs, counts = _run_table(file_runs, renumbered, len(paths))
-    files["runs"] = counts
-    damaged = np.array(
-        [(renumbered[number], block) for number, block in copied.damaged], dtype=DAMAGED
-    )
-    return Manifest(head, paths, files, packs, frames, runs, damaged)
-
-
-def _file_table(
-    copied: list[CopiedFile | None],
-) -> tuple[list[bytes], Rows, np.ndarray[tuple[int], np.dtype[np.int64]]]:
-    """Return paths in order, their rows, and by old number each file's new one."""
-    kept = sorted(
-        (file.path, number) for number, file in enumerate(copied) if file is not None
-    )
-    renumbered = np.full(len(copied), -1, dtype=np.int64)
-    rows = np.zeros(len(kept), dtype=FILE)
-    for place, (_, number) in enumerate(kept):
-        file = copied[number]
-        if file is not None:
-            rows[place] = (file.kind, file.mode, file.size, file.mtime, 0)
-        renumbered[number] = place
-    return [path for path, _ in kept], rows, renumbered
-
-
-def _run_table(
-    file_runs: Rows,
-    renumbered: np.ndarray[tuple[int], np.dtype[np.int64]],
-    count: int,
-) -> tuple[Rows, np.ndarray[tuple[int], np.dtype[np.int64]]]:
-    """Return the runs in the files' new order, and how many each file has."""
-    owner = renumbered[file_runs["file"]]
-    order = np.lexsort((file_runs["position"], owner))
-    runs = np.empty(len(order), dtype=RUN)
-    for name in RUN.names or ():
-        runs[name] = file_runs[name][order]
-    return runs, np.bincount(owner, minlength=count)
+def _parent_ref(parent: Parent | None) -> ParentRef | None:
+    if parent is None:
+        return None
+    return ParentRef(parent.label, parent.commit.manifest.sha256)
 
 
 def _commit(
-    repository: Repository, attempt: _Attempt, manifest: Manifest
+    repository: Repository,
+    attempt: _Attempt,
+    head: ManifestHead,
+    copied: Copied,
+    packed: Packed,
 ) -> BackupSummary:
+    below = attempt.parent.content.page_map if attempt.parent else None
+    manifest = make_manifest(head, copied, packed, below)
     name = repository.layout.manifest(attempt.label, attempt.attempt)
     reference = write_manifest(repository, name, manifest, attempt.manifest_key)
-    summary = _summary(manifest, reference)
+    summary = _summary(manifest, reference, copied)
     commit = Commit(attempt.attempt, reference, summary)
     repository.log.append(lambda _: commit)
     return summary
 
 
-def _summary(manifest: Manifest, reference: ManifestRef) -> BackupSummary:
+def _summary(
+    manifest: Manifest, reference: ManifestRef, copied: Copied
+) -> BackupSummary:
     head = manifest.head
+    files = [file for file in copied.files if file is not None]
     return BackupSummary(
         label=head.label,
         kind=head.kind,
@@ -284,8 +297,8 @@ def _summary(manifest: Manifest, reference: ManifestRef) -> BackupSummary:
         system_identifier=head.server.system_identifier,
         server_version=head.server.version,
         wal_segment_size=head.server.wal_segment_size,
-        files=len(manifest.paths),
-        bytes=manifest.content_bytes(),
+        files=len(files),
+        bytes=sum(file.size for file in files),
         stored_bytes=int(manifest.packs["size"].sum()) + reference.size,
         damaged_pages=len(manifest.damaged),
         warnings=len(head.warnings),

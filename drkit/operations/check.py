@@ -129,7 +129,11 @@ def _keys(subject: Subject, found: _Found) -> Iterator[Finding]:
     wrong = [one for one in keys if one.state is not State.OK]
     yield from wrong
     if not wrong:
-        yield ok("keys", f"all {len(keys)} are there and open what they should")
+        own = sum(one.name.startswith("keys.") for one in keys)
+        data = len(keys) - own
+        yield ok(
+            "keys", f"all {own} of the policy are there and open all {data} data keys"
+        )
 
 
 def _server(subject: Subject, found: _Found) -> Iterator[Finding]:
@@ -145,7 +149,11 @@ def _settings(subject: Subject, found: _Found) -> Iterator[Finding]:
         yield skipped("settings", _NO_SERVER)
         return
     yield from preflight.check_settings(
-        found.connection, subject.archive_command, subject.policy_path, subject.source
+        found.connection,
+        subject.archive_command,
+        subject.policy_path,
+        subject.source,
+        standby=found.facts is not None and found.facts.in_recovery,
     )
 
 
@@ -177,8 +185,12 @@ def _clock(subject: Subject, found: _Found) -> Iterator[Finding]:
 def _archiver(_: Subject, found: _Found) -> Iterator[Finding]:
     if found.connection is None:
         yield skipped("archiver", _NO_SERVER)
-        return
-    yield preflight.check_archiver(found.connection)
+    elif found.facts is None or not found.facts.in_recovery:
+        yield preflight.check_archiver(found.connection)
+    elif found.repository is None:
+        yield skipped("archiving", _NO_REPOSITORY)
+    else:
+        yield preflight.check_arrivals(found.repository, found.facts)
 
 
 def _round_trip(subject: Subject, found: _Found) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from drkit.model.reach import Reach, reach
 from drkit.model.recovery import RecoveryTarget, TargetKind
 from drkit.model.timeline import TimelineHistory
 from drkit.model.wal import Segment, WalFileKind, WalFileName, parse_segment
+from drkit.operations.reachable import reachable, restore_points
 from drkit.postgres.walrecords import EventKind, begins_inside_record, scan_segment
 
 if TYPE_CHECKING:
@@ -75,9 +76,14 @@ def choose(repository: Repository, label: str | None, target: RecoveryTarget) ->
             f"{repository.layout.cluster} has no backup",
             hint=f"take one: drkit backup {repository.layout.cluster}",
         )
-    if label is not None:
-        return archive.checked(repository.find(label), target)
-    return archive.newest_before(commits, target)
+    try:
+        if label is not None:
+            return archive.checked(repository.find(label), target)
+        return archive.newest_before(commits, target)
+    except TargetUnreachable as error:
+        if archive.looked_for_a_name:
+            error.hint = f"{archive.restore_points()}; {error.hint}"
+        raise
 
 
 class ArchivedWal:
@@ -88,6 +94,8 @@ class ArchivedWal:
         self._names = [stored.file for stored in repository.wal.list()]
         self._histories = dict(self._read_histories())
         self._searched: set[Segment] = set()
+        self._points: dict[Lsn, WalEvent] = {}  # restore points that were met
+        self.looked_for_a_name = False
         self._archived = {
             file.timeline for file in self._names if file.kind is WalFileKind.SEGMENT
         }
@@ -172,6 +180,7 @@ class ArchivedWal:
         """A name or a transaction is searched for: its place decides the backup."""
         if target.kind not in _SEARCHED:
             return
+        self.looked_for_a_name |= target.kind is TargetKind.NAME
         size = choice.commit.backup.wal_segment_size
         stop = choice.commit.backup.stop_lsn
         segments = self._not_searched(choice.reach.segments)
@@ -179,6 +188,8 @@ class ArchivedWal:
             inside = stop <= event.lsn < choice.reach.end
             if inside and _is_target(event, target):
                 return
+            if inside and event.kind is EventKind.RESTORE_POINT:
+                self._points[event.lsn] = event
         # What lies in the segment of the backup's end may have come before that.
         behind = {one for one in choice.reach.segments if one.start(size) >= stop}
         self._searched |= behind
@@ -187,6 +198,10 @@ class ArchivedWal:
             f"{choice.commit.backup.label}",
             hint=_window(choice),
         )
+
+    def restore_points(self) -> str:
+        """Say which restore points the search for one of another name has met."""
+        return restore_points(self._points.values())
 
     def _not_searched(self, segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
         """Leave out what a newer backup was refused for, but where records reach in."""
@@ -360,18 +375,7 @@ def _last_commit(events: list[WalEvent], end: Lsn) -> datetime | None:
 
 def _window(choice: Choice) -> str:
     backup = choice.commit.backup
-    last = choice.last_commit
-    # PostgreSQL stops at a time when it meets a commit that came after it.
-    until = f" (before {last.isoformat(sep=' ')})" if last is not None else ""
-    reachable = (
-        f"from {backup.label} can be reached: {backup.stop_lsn} "
-        f"({backup.stop_time.isoformat(sep=' ')}) to {choice.last_record}{until}"
-    )
-    end = (
-        "without a target, recovery goes to the end; what the server has not archived "
-        "yet, `SELECT pg_switch_wal()` there sends"
-    )
-    return "; ".join((reachable, end, *choice.notes))
+    return reachable(backup, choice.last_record, choice.last_commit, choice.notes)
 
 
 def _is_target(event: WalEvent, target: RecoveryTarget) -> bool:

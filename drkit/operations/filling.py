@@ -13,23 +13,26 @@ import numpy as np
 
 from drkit import workers
 from drkit.model.manifest import CONTROL_FILE, FileKind
-from drkit.repository.unpacking import PackReader
 from drkit.writing import write_all_at
 
 if TYPE_CHECKING:
-    from drkit.model.manifest import Manifest
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+
+    from drkit.model.pagemap import PageMap
     from drkit.postgres.target_directory import TargetDirectory
     from drkit.protocols import Progress
-    from drkit.repository.repository import Repository
+    from drkit.repository.unpacking import Pack, PackReader
 
 _OPEN_FILES = 64  # kept open by each worker: a relation's runs come in a row
-_LEFT_OUT = (CONTROL_FILE, b"recovery.signal", b"standby.signal")
+LEFT_OUT = (CONTROL_FILE, b"recovery.signal", b"standby.signal")
 """`pg_control` comes last; a signal file of the source would steer this recovery."""
 
 
 def write_files(
-    repository: Repository,
-    manifest: Manifest,
+    reader: PackReader,
+    page_map: PageMap,
     target: TargetDirectory,
     progress: Progress,
     jobs: int,
@@ -37,16 +40,27 @@ def write_files(
     """Write every file but `pg_control` and what is not restored.
 
     Raises:
-        Corrupt: a pack is missing, or is not what the manifest says.
+        Corrupt: a pack is missing, or is not what its manifest says.
     """
-    writing = Writing(manifest, target, progress)
-    packs: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for pack in range(len(manifest.packs)):
+    writing = Writing(page_map, target, progress, page_map.files["runs"])
+    write_packs(reader, jobs, lambda: OpenFiles(writing))
+    writing.write_empty()
+
+
+def write_packs(
+    reader: PackReader, jobs: int, open_files: Callable[[], OpenFiles]
+) -> None:
+    """Write what lies in the reader's packs, several packs at a time.
+
+    Raises:
+        Corrupt: a pack is missing, or is not what its manifest says.
+    """
+    packs: queue.SimpleQueue[Pack] = queue.SimpleQueue()
+    for pack in reader.packs():
         packs.put(pack)
 
     def work(stop: workers.Stop) -> None:
-        reader = PackReader(repository, manifest)
-        with closing(OpenFiles(writing)) as files:
+        with closing(open_files()) as files:
             while not stop.is_set():
                 try:
                     pack = packs.get_nowait()
@@ -55,11 +69,10 @@ def write_files(
                 _write_pack(reader, pack, files, stop)
 
     workers.run([work] * jobs)
-    writing.write_empty()
 
 
 def _write_pack(
-    reader: PackReader, pack: int, files: OpenFiles, stop: workers.Stop
+    reader: PackReader, pack: Pack, files: OpenFiles, stop: workers.Stop
 ) -> None:
     for runs, plain in reader.frames(pack):
         if stop.is_set():
@@ -69,20 +82,28 @@ def _write_pack(
 
 
 class Writing:
-    """What the workers of one restore share: which files still lack runs."""
+    """What the workers of one restore share: which files still lack runs.
+
+    Args:
+        runs: for each file, how many runs will be written to it.
+    """
 
     def __init__(
-        self, manifest: Manifest, target: TargetDirectory, progress: Progress
+        self,
+        page_map: PageMap,
+        target: TargetDirectory,
+        progress: Progress,
+        runs: npt.NDArray[np.integer],
     ) -> None:
-        self.manifest = manifest
+        self.page_map = page_map
         self.target = target
         self._progress = progress
         self._lock = threading.Lock()
-        self._left = manifest.files["runs"].tolist()
+        self._left = runs.tolist()
         self._left_out = {
             number
-            for number, kind in enumerate(manifest.files["kind"].tolist())
-            if kind != FileKind.FILE or manifest.paths[number] in _LEFT_OUT
+            for number, kind in enumerate(page_map.files["kind"].tolist())
+            if kind != FileKind.FILE or page_map.paths[number] in LEFT_OUT
         }
 
     def wanted(self, number: int) -> bool:
@@ -98,7 +119,7 @@ class Writing:
 
     def finish(self, number: int, descriptor: int) -> None:
         """Make a file whose runs are all written whole and durable."""
-        row = self.manifest.files[number]
+        row = self.page_map.files[number]
         size, mode, mtime = int(row["size"]), int(row["mode"]), int(row["mtime"])
         if os.fstat(descriptor).st_size != size:
             os.ftruncate(descriptor, size)  # a hole at the end
@@ -106,10 +127,10 @@ class Writing:
 
     def write_empty(self) -> None:
         """Make the files that have no run at all."""
-        for number in np.flatnonzero(self.manifest.files["runs"] == 0).tolist():
+        for number in np.flatnonzero(self.page_map.files["runs"] == 0).tolist():
             if self.wanted(number):
-                mode = int(self.manifest.files[number]["mode"])
-                descriptor = self.target.open(self.manifest.paths[number], mode)
+                mode = int(self.page_map.files[number]["mode"])
+                descriptor = self.target.open(self.page_map.paths[number], mode)
                 try:
                     self.finish(number, descriptor)
                 finally:
@@ -128,12 +149,16 @@ class OpenFiles:
         if not self._writing.wanted(number):
             return
         descriptor = self._descriptor(number)
-        write_all_at(descriptor, data, position)
-        # Starts writing to disk now, so that the fsync at the end finds little to do.
-        os.posix_fadvise(descriptor, position, len(data), os.POSIX_FADV_DONTNEED)
+        self.put(descriptor, position, data)
         if self._writing.wrote(number, len(data)):
             self._writing.finish(number, descriptor)
             os.close(self._open.pop(number))
+
+    def put(self, descriptor: int, position: int, data: memoryview) -> None:
+        """Write bytes to an open file."""
+        write_all_at(descriptor, data, position)
+        # Starts writing to disk now, so that the fsync at the end finds little to do.
+        os.posix_fadvise(descriptor, position, len(data), os.POSIX_FADV_DONTNEED)
 
     def close(self) -> None:
         """Close what is open."""
@@ -145,8 +170,8 @@ class OpenFiles:
         if number not in self._open:
             if len(self._open) >= _OPEN_FILES:
                 os.close(self._open.popitem(last=False)[1])
-            manifest = self._writing.manifest
-            mode = int(manifest.files[number]["mode"])
-            self._open[number] = self._writing.target.open(manifest.paths[number], mode)
+            page_map = self._writing.page_map
+            mode = int(page_map.files[number]["mode"])
+            self._open[number] = self._writing.target.open(page_map.paths[number], mode)
         self._open.move_to_end(number)
         return self._open[number]

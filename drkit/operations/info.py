@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from drkit.errors import Corrupt, KeyUnavailable
+from drkit.model.fate import fates
 from drkit.model.log import Begin
-from drkit.model.reach import reach
-from drkit.model.recovery import RecoveryTarget
-from drkit.operations.choice import ArchivedWal
+from drkit.operations.known import known_losses
+from drkit.operations.retaining import catalog_of, read_histories
 from drkit.operations.wal_status import wal_status
+from drkit.operations.windows import Restorable, restorable
 from drkit.repository.lease import Holder, Leases
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
+    from drkit.errors import DrkitError
     from drkit.model.backup import BackupSummary
-    from drkit.model.lsn import Lsn
+    from drkit.model.fate import Fate
     from drkit.model.objectives import Objectives
-    from drkit.model.reach import Reach
+    from drkit.model.retention import Retention
     from drkit.operations.wal_status import WalStatus
     from drkit.repository.lease import Lease
     from drkit.repository.repository import Repository
@@ -42,34 +44,6 @@ class RunningAttempt:
     lease: str
     holder: str
     until: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """A stretch of time and WAL to each moment of which recovery can go.
-
-    Attributes:
-        labels: the backups that lead into it, oldest first.
-        end_time: of the last commit in it; None if its newest segments hold none.
-        missing: the first segment that is missing behind it, if more follow.
-    """
-
-    labels: tuple[str, ...]
-    timeline: int
-    start_lsn: Lsn
-    start_time: datetime
-    end_lsn: Lsn
-    end_time: datetime | None
-    missing: str | None
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Unrestorable:
-    """A backup whose own WAL is not all there."""
-
-    label: str
-    missing: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +71,9 @@ class ClusterInfo:
     """Everything there is of a cluster.
 
     Attributes:
-        newest_moment: the latest moment that is known to be restorable.
+        restorable: empty if the archived WAL could not be looked into.
+        blind: why it could not: without `keys.wal`, say, nothing can be restored.
+        fates: what keeps each backup, or that it expires; empty without a retention.
     """
 
     cluster: str
@@ -108,9 +84,9 @@ class ClusterInfo:
     backups: tuple[BackupSummary, ...]
     running: tuple[RunningAttempt, ...]
     wal: WalStatus
-    windows: tuple[Window, ...]
-    unrestorable: tuple[Unrestorable, ...]
-    newest_moment: datetime | None
+    restorable: Restorable
+    blind: DrkitError | None
+    fates: tuple[Fate, ...]
     rpo: RpoCheck | None
 
     @property
@@ -120,12 +96,16 @@ class ClusterInfo:
 
 
 def cluster_info(
-    repository: Repository, objectives: Objectives, host: str
+    repository: Repository,
+    objectives: Objectives,
+    host: str,
+    retention: Retention | None = None,
 ) -> ClusterInfo:
     """Describe a cluster's part of the repository; needs no database.
 
     Args:
         host: this host's name, to tell which leases' processes can be looked for.
+        retention: by which to say what keeps each backup.
 
     Raises:
         RepositoryMissing: this cluster was never set up here.
@@ -135,8 +115,8 @@ def cluster_info(
     if opened is None:
         raise ValueError("a log that was read has an owner")
     now = repository.clock.now()
-    windows, unrestorable = _windows(repository, backups)
-    newest = _newest_moment(windows, backups)
+    found, blind = _restorable(repository, backups)
+    newest = found.newest_moment
     rpo = None
     if objectives.rpo is not None:
         rpo = RpoCheck(objectives.rpo, None if newest is None else now - newest)
@@ -149,69 +129,30 @@ def cluster_info(
         backups=backups,
         running=_running(repository, host),
         wal=wal_status(repository),
-        windows=windows,
-        unrestorable=unrestorable,
-        newest_moment=newest,
+        restorable=found,
+        blind=blind,
+        fates=_fates(repository, retention, now),
         rpo=rpo,
     )
 
 
-def _windows(
+def _restorable(
     repository: Repository, backups: tuple[BackupSummary, ...]
-) -> tuple[tuple[Window, ...], tuple[Unrestorable, ...]]:
-    """Put backups together whose WAL reaches to the same place."""
-    archive = ArchivedWal(repository)
-    grouped: dict[tuple[int, int], list[BackupSummary]] = defaultdict(list)
-    reaches: dict[tuple[int, int], tuple[Reach, list[str]]] = {}
-    unrestorable: list[Unrestorable] = []
-    for backup in backups:
-        size = backup.wal_segment_size
-        history, notes = archive.branch(backup, RecoveryTarget())
-        reached = reach(backup.start_lsn, history, archive.segments(size), size)
-        if reached.end < backup.stop_lsn:
-            missing = reached.missing.name(size)
-            unrestorable.append(Unrestorable(backup.label, missing))
-            continue
-        place = (history.timeline, reached.end)
-        grouped[place].append(backup)
-        reaches[place] = (reached, notes)
-    windows = [
-        _window(archive, timeline, group, *reaches[timeline, end])
-        for (timeline, end), group in grouped.items()
-    ]
-    return tuple(windows), tuple(unrestorable)
+) -> tuple[Restorable, DrkitError | None]:
+    """Return what can be restored, or nothing and why that can't be said."""
+    try:
+        return restorable(repository, backups, known_losses(repository)), None
+    except (KeyUnavailable, Corrupt) as error:
+        return Restorable((), (), (), None), error
 
 
-def _window(
-    archive: ArchivedWal,
-    timeline: int,
-    backups: list[BackupSummary],
-    reached: Reach,
-    notes: list[str],
-) -> Window:
-    """Describe a window; `reached` is that of its newest backup."""
-    first = backups[0]
-    size = first.wal_segment_size
-    return Window(
-        labels=tuple(backup.label for backup in backups),
-        timeline=timeline,
-        start_lsn=first.stop_lsn,
-        start_time=first.stop_time,
-        end_lsn=reached.end,
-        end_time=archive.last_commit(reached, size),
-        missing=reached.missing.name(size) if reached.gap else None,
-        notes=tuple(notes),
-    )
-
-
-def _newest_moment(
-    windows: tuple[Window, ...], backups: tuple[BackupSummary, ...]
-) -> datetime | None:
-    """Return the latest of the last commits and of the backups' ends."""
-    ends = {backup.label: backup.stop_time for backup in backups}
-    moments = [ends[window.labels[-1]] for window in windows]
-    moments += [window.end_time for window in windows if window.end_time is not None]
-    return max(moments, default=None)
+def _fates(
+    repository: Repository, retention: Retention | None, now: datetime
+) -> tuple[Fate, ...]:
+    if retention is None:
+        return ()
+    histories, _ = read_histories(repository)
+    return fates(catalog_of(repository.log.state, histories), retention, now)
 
 
 def _running(repository: Repository, host: str) -> tuple[RunningAttempt, ...]:

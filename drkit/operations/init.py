@@ -188,8 +188,9 @@ def _look_at(connection: Connection, request: InitRequest) -> ServerFacts:
         ) from None
     if facts.in_recovery:
         raise PostgresRefused(
-            "the server is a standby; this version backs up primaries only",
-            hint="let --url point at the primary",
+            "the server is a standby, but it is the primary that archives",
+            hint="let --url point at the primary; afterwards `cluster.url` in the "
+            "policy may point at a standby, and backups are taken from that",
         )
     if request.source == "local":
         _refuse_distant(facts)

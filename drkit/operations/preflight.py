@@ -7,8 +7,9 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from drkit.errors import PostgresRefused, SourceUnreadable, StorageError
+from drkit.errors import PostgresRefused, SourceUnreadable, StorageError, WalMissing
 from drkit.model.finding import Finding, failed, ok, warning
+from drkit.model.wal import WalFileName, segment_at
 from drkit.postgres.control import read_control
 from drkit.postgres.needed import Need, needed_settings
 from drkit.postgres.readiness import (
@@ -19,20 +20,33 @@ from drkit.postgres.readiness import (
     setting_values,
 )
 from drkit.postgres.walfile import MAJOR_VERSIONS
+from drkit.rights import run_as_owner
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
+    from drkit.model.wal import Segment
     from drkit.postgres.connection import Connection
     from drkit.postgres.facts import ServerFacts
     from drkit.postgres.needed import Setting
     from drkit.protocols import Clock
+    from drkit.repository.repository import Repository
 
 _CLOCKS_APART = timedelta(seconds=5)
 _SAFE = {
     "fsync": "a crash of the host can destroy the cluster",
     "full_page_writes": "pages that a crash tore can't be repaired",
 }
+_OF_THE_PRIMARY = frozenset(
+    {
+        "archive_mode",
+        "archive_command",
+        "archive_library",
+        "wal_level",
+        "full_page_writes",
+    }
+)
+_RECENT = 8  # segments; an archiver that is further behind is as good as none
 
 
 def check_rights(connection: Connection, source: str) -> Finding:
@@ -49,7 +63,7 @@ def check_rights(connection: Connection, source: str) -> Finding:
 
 
 def check_version(facts: ServerFacts) -> Finding:
-    """Look at the server's version and whether it is a primary."""
+    """Look at the server's version; say whether it is a primary or a standby."""
     newest = max(MAJOR_VERSIONS.values())
     if facts.major_version > newest:
         error = PostgresRefused(
@@ -57,13 +71,9 @@ def check_version(facts: ServerFacts) -> Finding:
             hint=f"upgrade drkit; this one handles 13 to {newest}",
         )
         return failed("server", error)
-    if facts.in_recovery:
-        error = PostgresRefused(
-            "the server is a standby; this version backs up primaries only",
-            hint="let `cluster.url` point at the primary",
-        )
-        return failed("server", error)
-    return ok("server", f"PostgreSQL {facts.major_version}, timeline {facts.timeline}")
+    kind = "a standby on" if facts.in_recovery else "a primary on"
+    found = f"PostgreSQL {facts.major_version}, {kind} timeline {facts.timeline}"
+    return ok("server", found)
 
 
 def check_identity(facts: ServerFacts, system_identifier: str) -> Finding:
@@ -81,14 +91,32 @@ def check_identity(facts: ServerFacts, system_identifier: str) -> Finding:
 
 
 def check_settings(
-    connection: Connection, command: str, policy_path: str, source: str
+    connection: Connection,
+    command: str,
+    policy_path: str,
+    source: str,
+    *,
+    standby: bool,
 ) -> Iterator[Finding]:
-    """Look at the settings that archiving and the safety of the data depend on."""
+    """Look at the settings that archiving and the safety of the data depend on.
+
+    Those that only matter where WAL is written or archived are left out on a standby.
+    """
+    values = setting_values(connection, (*_SAFE, "data_checksums", "archive_mode"))
+    elsewhere: frozenset[str] = frozenset()
+    if standby and values["archive_mode"] != "always":
+        elsewhere = _OF_THE_PRIMARY
     for one in needed_settings(connection, command, policy_path, source):
-        if one.need is not Need.SUGGESTED:
+        if one.need is not Need.SUGGESTED and one.name not in elsewhere:
             yield _setting(one)
-    values = setting_values(connection, (*_SAFE, "data_checksums"))
+    yield from _safety(values, elsewhere)
+
+
+def _safety(values: Mapping[str, str], elsewhere: frozenset[str]) -> Iterator[Finding]:
+    """Look at what endangers the data, though backups go on."""
     for name, danger in _SAFE.items():
+        if name in elsewhere:
+            continue
         if values[name] == "off":
             yield warning(name, f"is off: {danger}", f"ALTER SYSTEM SET {name} = on;")
         else:
@@ -139,7 +167,7 @@ def check_data_directory(
         if not os.access(path, os.R_OK | os.X_OK):
             raise SourceUnreadable(
                 f"{path} can't be read by uid {os.geteuid()}",
-                hint="run drkit as the server's user, or as root",
+                hint=run_as_owner(path),
             )
     return ok("data directory", f"{directory} can be read")
 
@@ -198,3 +226,46 @@ def check_archiver(connection: Connection) -> Finding:
         hint = "the server's log holds what archive_command printed"
         return warning("archiver", str(status), hint)
     return ok("archiver", str(status))
+
+
+def check_arrivals(repository: Repository, facts: ServerFacts) -> Finding:
+    """Look whether the WAL that a standby has replayed is in the repository.
+
+    Its primary archives, and can't be asked; what arrives tells.
+    """
+    name, size = "archiving", facts.wal_segment_size
+    recent = list(_before(segment_at(facts.current_lsn, facts.timeline, size)))
+    if not recent:
+        return ok(name, "no WAL segment is complete yet")
+    replayed = recent[0].name(size)
+    newest = next((one for one in recent if _archived(repository, one, size)), None)
+    if newest is None:
+        error = WalMissing(
+            f"the standby has replayed {replayed}, but neither that nor the segments "
+            "before it are in the repository",
+            hint="the primary must archive into it: run `drkit check` there",
+        )
+        return failed(name, error)
+    if newest == recent[0]:
+        return ok(name, f"{replayed}, the last one that was replayed, is archived")
+    return warning(
+        name,
+        f"the standby has replayed {replayed}, archived is {newest.name(size)} at last",
+        "if this lasts, look at the archiver of the primary",
+    )
+
+
+def _before(segment: Segment) -> Iterator[Segment]:
+    """Yield the segments that precede one, the nearest first."""
+    for number in range(segment.number - 1, segment.number - 1 - _RECENT, -1):
+        if number > 0:  # there is no segment 0
+            yield segment._replace(number=number)
+
+
+def _archived(repository: Repository, segment: Segment, size: int) -> bool:
+    """Say whether a segment is archived, of its timeline or of one before."""
+    names = (
+        segment._replace(timeline=timeline).name(size)
+        for timeline in range(segment.timeline, 0, -1)
+    )
+    return any(repository.wal.has(WalFileName.parse(name)) for name in names)

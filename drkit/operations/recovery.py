@@ -13,20 +13,17 @@ from drkit.postgres.configuration import (
 )
 
 if TYPE_CHECKING:
-    from drkit.model.manifest import Manifest
+    from drkit.model.manifest import ManifestHead
+    from drkit.model.pagemap import PageMap
     from drkit.model.recovery import RecoveryTarget
     from drkit.repository.unpacking import PackReader
 
 _MAX_CONFIGURATION = 1 << 20
-_TARGETS = frozenset(
-    {
-        "recovery_target",
-        "recovery_target_time",
-        "recovery_target_lsn",
-        "recovery_target_xid",
-        "recovery_target_name",
-    }
-)
+_NEUTRAL = {
+    "archive_cleanup_command": "",
+    "recovery_end_command": "",
+    "recovery_min_apply_delay": "0",
+}
 
 
 def recovery_settings(
@@ -48,6 +45,19 @@ def recovery_settings(
     return settings
 
 
+def copy_settings(head: ManifestHead) -> dict[str, str]:
+    """Return what a copy of this cluster needs to recover, whatever the target.
+
+    A configuration file outside of the data directory can't be edited for the copy, so
+    its recovery settings are overridden. Recovery stops at in-place tablespaces unless
+    they are allowed (`CheckTablespaceDirectory` in `xlogrecovery.c`).
+    """
+    settings = dict(_NEUTRAL) if head.server.config_file else {}
+    if any(one.in_place for one in head.tablespaces):
+        settings["allow_in_place_tablespaces"] = "on"
+    return settings
+
+
 def _target_setting(target: RecoveryTarget) -> dict[str, str]:
     match target.kind:
         case TargetKind.IMMEDIATE:
@@ -65,43 +75,42 @@ def _target_setting(target: RecoveryTarget) -> dict[str, str]:
             return {}
 
 
-def foreign_targets(
-    manifest: Manifest, reader: PackReader, directory: str, settings: dict[str, str]
+def foreign_settings(
+    page_map: PageMap, reader: PackReader, directory: str
 ) -> list[FoundSetting]:
-    """Return where the restored configuration sets another recovery target than ours.
+    """Return where the restored configuration sets what is left of other recoveries.
 
-    PostgreSQL refuses to start with two, even where one of them is empty; ours
-    overrides only the same one. Files outside of the data directory are not in the
-    backup and are not looked at.
+    PostgreSQL refuses to start with two targets, even where one of them is empty, and
+    would run another recovery's commands. Files outside of the data directory are not
+    in the backup and are not looked at.
     """
 
     def text(path: str) -> str | None:
         inside = os.path.relpath(path, directory)
-        number = manifest.find(inside.encode(errors="surrogateescape"))
-        if number is None or manifest.files["kind"][number] != FileKind.FILE:
+        number = page_map.find(inside.encode(errors="surrogateescape"))
+        if number is None or page_map.files["kind"][number] != FileKind.FILE:
             return None
-        if int(manifest.files["size"][number]) > _MAX_CONFIGURATION:
+        if int(page_map.files["size"][number]) > _MAX_CONFIGURATION:
             return None
         return reader.file(number).decode(errors="surrogateescape")
 
     def read_include(directive: str, path: str) -> list[tuple[str, str]]:
         paths = [path]
         if directive == "include_dir":
-            paths = _configuration_files(manifest, directory, path)
+            paths = _configuration_files(page_map, directory, path)
         texts = ((one, text(one)) for one in paths)
         return [(one, content) for one, content in texts if content is not None]
 
     main = os.path.join(directory, "postgresql.conf")
-    found = find_recovery_settings(main, text(main) or "", read_include)
-    return [one for one in found if one.name in _TARGETS and one.name not in settings]
+    return find_recovery_settings(main, text(main) or "", read_include)
 
 
-def _configuration_files(manifest: Manifest, directory: str, path: str) -> list[str]:
+def _configuration_files(page_map: PageMap, directory: str, path: str) -> list[str]:
     """Return the files that `include_dir` of a directory means, in their order."""
     inside = os.path.relpath(path, directory).encode(errors="surrogateescape")
     return [
         os.path.join(path, name.decode(errors="surrogateescape"))
-        for parent, name in map(os.path.split, manifest.paths)
+        for parent, name in map(os.path.split, page_map.paths)
         if parent == inside and name.endswith(b".conf") and not name.startswith(b".")
     ]
 

@@ -14,28 +14,33 @@ from typing import TYPE_CHECKING
 from drkit.errors import Corrupt, NoSpace, StorageError, UsageError
 from drkit.model.manifest import CONTROL_FILE, FileKind
 from drkit.operations.choice import choose
+from drkit.operations.delta import Patched, patch_files
+from drkit.operations.delta_plan import DeltaPlan, existing_directory, plan_delta
 from drkit.operations.filling import write_files
 from drkit.operations.recovery import (
+    copy_settings,
     disable_settings,
-    foreign_targets,
+    foreign_settings,
     recovery_settings,
 )
 from drkit.postgres.configuration import render_recovery, strip_recovery_settings
 from drkit.postgres.control import invalidate_checkpoint
+from drkit.postgres.existing_checks import holds_anything
+from drkit.postgres.existing_directory import ExistingDirectory
 from drkit.postgres.target_checks import (
     check_space,
     refuse_unless_free,
     refuse_unless_free_tablespace,
 )
 from drkit.postgres.target_directory import TargetDirectory
-from drkit.repository.repository import read_manifest
+from drkit.repository.chain import read_chain
 from drkit.repository.unpacking import PackReader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from drkit.model.backup import BackupSummary
-    from drkit.model.manifest import Manifest
+    from drkit.model.pagemap import PageMap
     from drkit.model.recovery import RecoveryTarget
     from drkit.operations.choice import Choice
     from drkit.postgres.configuration import FoundSetting
@@ -59,6 +64,7 @@ class RestoreRequest:
         tablespaces: new places by old ones.
         restore_command: as it goes into the recovery settings.
         owner: given when running as root.
+        delta: the directory may be the cluster's own; what fits the backup stays.
     """
 
     label: str | None
@@ -68,6 +74,7 @@ class RestoreRequest:
     jobs: int
     restore_command: str
     owner: Owner | None
+    delta: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,22 +84,25 @@ class RestorePlan:
     Attributes:
         tablespaces: by oid, where each goes.
         settings: the recovery settings in the order they are written.
-        disabled: settings in the backup's own configuration that PostgreSQL would
-            refuse beside ours; they are commented out.
+        disabled: recovery settings in the backup's own configuration, which are
+            another recovery's; they are commented out.
         write_bytes, fetch_bytes: content to write, and stored objects to read.
         control: what `global/pg_control` will hold; that it could be read also proves
             the keys before anything is touched.
+        delta: what has to go from an existing data directory; None where there is
+            none, and everything is written.
     """
 
     request: RestoreRequest
     choice: Choice
-    manifest: Manifest
+    page_map: PageMap
     tablespaces: dict[int, str]
     settings: dict[str, str]
     disabled: tuple[FoundSetting, ...]
     write_bytes: int
     fetch_bytes: int
     control: bytes = field(repr=False)
+    delta: DeltaPlan | None = None
 
     @property
     def backup(self) -> BackupSummary:
@@ -108,59 +118,93 @@ def plan_restore(repository: Repository, request: RestoreRequest) -> RestorePlan
         TargetNotEmpty, NoSpace: of the target.
         UsageError: a tablespace mapping fits no tablespace.
     """
-    refuse_unless_free(request.to)
+    existing = request.delta and holds_anything(request.to)
+    if not existing:
+        refuse_unless_free(request.to)
     choice = choose(repository, request.label, request.target)
-    manifest = read_manifest(repository, choice.commit.manifest)
-    tablespaces = _map_tablespaces(manifest, request)
-    for place in tablespaces.values():
-        refuse_unless_free_tablespace(place, request.to)
-    check_space(_needed(manifest, request.to, tablespaces), request.to)
+    page_map = read_chain(repository, choice.commit)
+    tablespaces = _map_tablespaces(page_map, request)
+    delta = None
+    if existing:
+        delta = plan_delta(repository, page_map, request.to, tablespaces, request.owner)
+    else:
+        for place in tablespaces.values():
+            refuse_unless_free_tablespace(place, request.to)
+    needed = _needed(page_map, request.to, tablespaces)
+    check_space(needed, request.to, needed if existing else ())
     settings = recovery_settings(
         request.target, choice.history.timeline, request.restore_command
     )
-    reader = PackReader(repository, manifest)
-    foreign = foreign_targets(manifest, reader, request.to, settings)
+    settings |= copy_settings(page_map.head)
+    _need_keys(repository, page_map)
+    reader = PackReader(repository, page_map)
+    foreign = foreign_settings(page_map, reader, request.to)
     return RestorePlan(
         request,
         choice,
-        manifest,
+        page_map,
         tablespaces,
         settings,
         tuple(foreign),
-        manifest.content_bytes(),
-        choice.commit.backup.stored_bytes,
-        _read_control(manifest, reader),
+        page_map.content_bytes(),
+        reader.fetched_bytes(),
+        _read_control(page_map, reader),
+        delta,
     )
 
 
 def execute_restore(
     repository: Repository, plan: RestorePlan, progress: Progress
-) -> None:
+) -> Patched | None:
     """Fill the directory; `global/pg_control` comes last.
+
+    Returns:
+        What an existing data directory lacked; None where there was none.
 
     Raises:
         Corrupt: a pack is missing or damaged; the directory stays marked incomplete.
         NoSpace, StorageError: of the target or the repository.
     """
-    request, manifest = plan.request, plan.manifest
-    target = TargetDirectory(request.to, plan.tablespaces, request.owner)
-    with closing(target), _explained(request.to):
+    request, page_map = plan.request, plan.page_map
+    patched = None
+    target = _target(plan)
+    with closing(target), _explained(request.to, in_place=plan.delta is not None):
         progress.phase("prepare")
         target.begin()
-        directories = _make_directories(target, manifest)
-        progress.phase("fetch", plan.write_bytes)
-        write_files(repository, manifest, target, progress, request.jobs)
+        directories = _make_directories(target, page_map)
+        if isinstance(target, ExistingDirectory):
+            patched = patch_files(repository, page_map, target, progress, request.jobs)
+        else:
+            progress.phase("fetch", plan.write_bytes)
+            reader = PackReader(repository, page_map)
+            write_files(reader, page_map, target, progress, request.jobs)
         progress.phase("finish")
         _write_recovery(target, plan)
-        target.set_mode(_directory_mode(manifest))
+        target.set_mode(_directory_mode(page_map))
         target.sync_directories(directories)
-        target.put_last(CONTROL_FILE, plan.control, _directory_mode(manifest) & 0o660)
+        target.put_last(CONTROL_FILE, plan.control, _directory_mode(page_map) & 0o660)
         target.sync_directories([b"global"])
         target.complete()
+    return patched
 
 
-def _map_tablespaces(manifest: Manifest, request: RestoreRequest) -> dict[int, str]:
-    there = {one.path: one.oid for one in manifest.head.tablespaces if not one.in_place}
+def _target(plan: RestorePlan) -> TargetDirectory:
+    request = plan.request
+    if plan.delta is None:
+        return TargetDirectory(request.to, plan.tablespaces, request.owner)
+    return existing_directory(
+        plan.page_map, request.to, plan.tablespaces, request.owner
+    )
+
+
+def _need_keys(repository: Repository, page_map: PageMap) -> None:
+    """Unwrap the keys of the whole chain, before the target is touched."""
+    for manifest in page_map.layers:
+        repository.keyring.get("backup", bytes.fromhex(manifest.head.dek_id))
+
+
+def _map_tablespaces(page_map: PageMap, request: RestoreRequest) -> dict[int, str]:
+    there = {one.path: one.oid for one in page_map.head.tablespaces if not one.in_place}
     for old in request.tablespaces:
         if old not in there:
             known = ", ".join(sorted(there)) or "none"
@@ -183,13 +227,13 @@ def _map_tablespaces(manifest: Manifest, request: RestoreRequest) -> dict[int, s
 
 
 def _needed(
-    manifest: Manifest, directory: str, tablespaces: Mapping[int, str]
+    page_map: PageMap, directory: str, tablespaces: Mapping[int, str]
 ) -> dict[str, int]:
     """Return the bytes that go to each directory."""
     needed = {directory: 0} | dict.fromkeys(tablespaces.values(), 0)
     roots = {f"pg_tblspc/{oid}/".encode(): place for oid, place in tablespaces.items()}
-    sizes = manifest.files["size"].tolist()
-    for path, size in zip(manifest.paths, sizes, strict=True):
+    sizes = page_map.files["size"].tolist()
+    for path, size in zip(page_map.paths, sizes, strict=True):
         place = directory
         if roots and path.startswith(b"pg_tblspc/"):
             prefix = b"/".join(path.split(b"/", 2)[:2]) + b"/"
@@ -198,13 +242,13 @@ def _needed(
     return needed
 
 
-def _make_directories(target: TargetDirectory, manifest: Manifest) -> list[bytes]:
+def _make_directories(target: TargetDirectory, page_map: PageMap) -> list[bytes]:
     """Make the cluster's directories, parents first; return them."""
-    kinds = manifest.files["kind"].tolist()
-    modes = manifest.files["mode"].tolist()
+    kinds = page_map.files["kind"].tolist()
+    modes = page_map.files["mode"].tolist()
     made: list[bytes] = []
-    for path, kind, mode in zip(manifest.paths, kinds, modes, strict=True):
-        if kind == FileKind.DIRECTORY and not target.is_tablespace(path):
+    for path, kind, mode in zip(page_map.paths, kinds, modes, strict=True):
+        if kind == FileKind.DIRECTORY and not target.is_link(path):
             target.make_directory(path, mode)
             made.append(path)
     target.link_tablespaces()
@@ -213,8 +257,8 @@ def _make_directories(target: TargetDirectory, manifest: Manifest) -> list[bytes
 
 def _write_recovery(target: TargetDirectory, plan: RestorePlan) -> None:
     """Write what tells the server to recover, and how far."""
-    head = plan.manifest.head
-    mode = _directory_mode(plan.manifest) & 0o660
+    head = plan.page_map.head
+    mode = _directory_mode(plan.page_map) & 0o660
     label = head.backup_label.encode(errors="surrogateescape")
     target.write(b"backup_label", label, mode)
     if plan.tablespaces:
@@ -235,14 +279,14 @@ def _disable(target: TargetDirectory, plan: RestorePlan) -> None:
         path = os.fsencode(os.path.relpath(file, plan.request.to))
         text = target.read(path).decode(errors="surrogateescape")
         changed = disable_settings(text, lines).encode(errors="surrogateescape")
-        target.write(path, changed, _directory_mode(plan.manifest) & 0o660)
+        target.write(path, changed, _directory_mode(plan.page_map) & 0o660)
 
 
-def _read_control(manifest: Manifest, reader: PackReader) -> bytes:
-    number = manifest.find(CONTROL_FILE)
+def _read_control(page_map: PageMap, reader: PackReader) -> bytes:
+    number = page_map.find(CONTROL_FILE)
     if number is None:
         raise Corrupt(
-            f"backup {manifest.head.label} has no {CONTROL_FILE.decode()}",
+            f"backup {page_map.head.label} has no {CONTROL_FILE.decode()}",
             hint="choose another backup; `drkit info` lists them",
         )
     return invalidate_checkpoint(reader.file(number))
@@ -255,15 +299,20 @@ def _escaped(place: str) -> str:
     return place
 
 
-def _directory_mode(manifest: Manifest) -> int:
-    return 0o750 if manifest.head.server.group_access else 0o700
+def _directory_mode(page_map: PageMap) -> int:
+    return 0o750 if page_map.head.server.group_access else 0o700
 
 
 class _explained:  # noqa: N801  a context manager reads as a word
     """Turns operating-system errors of the target into errors a person can act on."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, *, in_place: bool) -> None:
         self._directory = directory
+        self._again = "then run the same command again: it "
+        if in_place:
+            self._again += "compares once more, and finishes"
+        else:
+            self._again += "clears what is there and starts over"
 
     def __enter__(self) -> None:
         pass
@@ -271,9 +320,7 @@ class _explained:  # noqa: N801  a context manager reads as a word
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         if not isinstance(error, OSError):
             return
-        again = (
-            "then run the same command again: it clears what is there and starts over"
-        )
+        again = self._again
         what = f"restoring to {self._directory} failed: {error.strerror}"
         if isinstance(error.filename, str | bytes):
             what += f" ({os.fsdecode(error.filename)})"

@@ -2,33 +2,60 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from drkit.errors import WalMissing
 from drkit.model.wal import WalFileName, segments_between
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from datetime import timedelta
 
+    from drkit.model.copied import BackupEnd
     from drkit.model.manifest import ServerDescription, WalPosition
     from drkit.protocols import Progress
     from drkit.repository.repository import Repository
 
 _FIRST_PAUSE, _LAST_PAUSE = 0.05, 2.0
 _TELL_AFTER = 10.0  # seconds
+_TELL_OF_PRIMARY_AFTER = 2.0
+
+_SEE_LOG = "see the server's log for the output of `drkit wal push`, then `drkit check`"
+_UNFINISHED = (
+    "the primary has not ended or not archived it yet, which no standby can do; run "
+    "`SELECT pg_switch_wal();` on the primary, or wait for its archive_timeout"
+)
+_SWITCH = (
+    "set archive_timeout on the primary, or let whatever starts the backup run "
+    "`SELECT pg_switch_wal();` there"
+)
+
+
+class _Wait(NamedTuple):
+    """One segment that is waited for.
+
+    Attributes:
+        why: asked what it may be that holds it up, as a clause.
+        tell_after: seconds until a person is told.
+        hint: what to do when it did not come.
+    """
+
+    file: WalFileName
+    why: Callable[[], str]
+    tell_after: float
+    hint: str
 
 
 def wait_for_wal(
     repository: Repository,
     server: ServerDescription,
     start: WalPosition,
-    stop: WalPosition,
+    end: BackupEnd,
     timeout: timedelta,
     archiver: Callable[[], str],
     progress: Progress,
 ) -> None:
-    """Return when every segment from `start` to `stop` is archived.
+    """Return when every segment from `start` to the backup's end is archived.
 
     Args:
         timeout: how long to wait for each; a long backlog may take its time as long as
@@ -39,26 +66,36 @@ def wait_for_wal(
     Raises:
         WalMissing: one did not come within `timeout`.
     """
-    size = server.wal_segment_size
-    for segment in segments_between(start.lsn, stop.lsn, stop.timeline, size):
-        file = WalFileName.parse(segment.name(size))
+    for wait in _waits(server.wal_segment_size, start, end, archiver):
         begun = repository.clock.monotonic()
         pause, told = _FIRST_PAUSE, False
-        while not repository.wal.has(file):
+        while not repository.wal.has(wait.file):
             waited = repository.clock.monotonic() - begun
             if waited >= timeout.total_seconds():
-                raise _missing(file.name, timeout, archiver())
-            if waited >= _TELL_AFTER and not told:
-                progress.warning(f"still waiting for {file.name}: {archiver()}")
+                raise _missing(wait, timeout)
+            if waited >= wait.tell_after and not told:
+                progress.warning(f"still waiting for {wait.file.name}: {wait.why()}")
                 told = True
             repository.clock.sleep(pause)
             pause = min(pause * 1.5, _LAST_PAUSE)
 
 
-def _missing(name: str, timeout: timedelta, why: str) -> WalMissing:
+def _waits(
+    size: int, start: WalPosition, end: BackupEnd, archiver: Callable[[], str]
+) -> Iterator[_Wait]:
+    stop = end.position
+    segments = list(segments_between(start.lsn, stop.lsn, stop.timeline, size))
+    for segment in segments:
+        file = WalFileName.parse(segment.name(size))
+        if end.from_standby and segment == segments[-1]:
+            yield _Wait(file, lambda: _UNFINISHED, _TELL_OF_PRIMARY_AFTER, _SWITCH)
+        else:
+            yield _Wait(file, archiver, _TELL_AFTER, _SEE_LOG)
+
+
+def _missing(wait: _Wait, timeout: timedelta) -> WalMissing:
     return WalMissing(
-        f"WAL segment {name} was not archived within {timeout}, so the backup "
-        f"can't be restored and was given up; {why}",
-        hint="see the server's log for the output of `drkit wal push`, then "
-        "`drkit check`",
+        f"WAL segment {wait.file.name} was not archived within {timeout}, so the "
+        f"backup can't be restored and was given up; {wait.why()}",
+        hint=wait.hint,
     )

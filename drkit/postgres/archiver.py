@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 # The reset value is the command also where it is shown as "(disabled)".
 _STATE = """
-    SELECT a.last_archived_wal, a.last_failed_wal, a.last_failed_time::text,
+    SELECT pg_is_in_recovery(),
+        a.last_archived_wal, a.last_failed_wal, a.last_failed_time::text,
         a.last_failed_time > coalesce(a.last_archived_time, '-infinity'),
         (SELECT reset_val FROM pg_settings WHERE name = 'archive_command'),
         coalesce(current_setting('archive_library', true), '')
@@ -32,7 +33,9 @@ def _describe(connection: Connection) -> str:
         rows = query(connection, _STATE)
     except DrkitError as error:
         return f"the server could not be asked why ({error.message})"
-    archived, failed, when, failing, command, library = rows[0]
+    standby, archived, failed, when, failing, command, library = rows[0]
+    if standby:
+        return "the server is a standby: look at the archiving of its primary"
     by = f"archive_library is {library}" if library else f"archive_command is {command}"
     if not (command or library):
         return "archive_command is empty, so the server archives nothing"

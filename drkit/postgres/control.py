@@ -19,11 +19,12 @@ from pathlib import Path
 from drkit.errors import Corrupt, PostgresRefused, SourceUnreadable
 from drkit.model.lsn import Lsn
 from drkit.postgres.crc32c import crc32c
+from drkit.rights import run_as_owner
 
 FILE_SIZE = 8192
 """What the server always writes (`PG_CONTROL_FILE_SIZE`), padded with zeros."""
 
-_CRC_OFFSETS = {1300: 288, 1800: 292}  # versions 13 to 17 share a format
+_CRC_OFFSETS = {1300: 288, 1700: 288, 1800: 292}  # 1300 is of versions 13 to 16
 _CHECKPOINT_OFFSET = 32
 _ATTEMPTS = 200
 _PAUSE = 0.01
@@ -224,7 +225,10 @@ def _read(path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise SourceUnreadable(f"cannot read {path}: {error.strerror}") from error
+        raise SourceUnreadable(
+            f"cannot read {path}: {error.strerror}",
+            hint=run_as_owner(path) if isinstance(error, PermissionError) else None,
+        ) from error
 
 
 def invalidate_checkpoint(data: bytes) -> bytes:

@@ -6,11 +6,15 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from drkit.postgres.exclusions import Fork
 from drkit.postgres.pages import PAGE, failing, page_lsn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import numpy.typing as npt
 
     from drkit.postgres.exclusions import RelationFile
 
@@ -62,11 +66,27 @@ class PageChecker:
         """
         whole = pages[: len(pages) // PAGE * PAGE]
         first = position // PAGE
-        base = file.segment * self._segment_blocks + first
+        blocks = np.arange(first, first + len(whole) // PAGE)
+        return self.damaged_among(file, whole, blocks, reread)
+
+    def damaged_among(
+        self,
+        file: RelationFile,
+        pages: memoryview,
+        blocks: npt.NDArray[np.int64],
+        reread: Callable[[memoryview, int], int] | None,
+    ) -> list[int]:
+        """Return those of `blocks` that are damaged.
+
+        Args:
+            pages: whole pages, each of the block at its place in `blocks`.
+            reread: as for `damaged`.
+        """
+        numbers = blocks + file.segment * self._segment_blocks
         stable = [
-            first + index
-            for index in failing(whole, base)
-            if not self._excused(whole, index, base, reread, position)
+            int(blocks[index])
+            for index in failing(pages, numbers)
+            if not self._excused(pages, index, numbers, blocks, reread)
         ]
         if file.fork not in (Fork.FSM, Fork.VM):
             return stable
@@ -78,18 +98,18 @@ class PageChecker:
         self,
         pages: memoryview,
         index: int,
-        base: int,
+        numbers: npt.NDArray[np.int64],
+        blocks: npt.NDArray[np.int64],
         reread: Callable[[memoryview, int], int] | None,
-        position: int,
     ) -> bool:
         page = pages[index * PAGE : (index + 1) * PAGE]
         for _ in range(_REREADS if reread else 0):
             if self._being_written(page):
                 return True
             time.sleep(_PAUSE)
-            if reread and reread(page, position + index * PAGE) < PAGE:
+            if reread and reread(page, int(blocks[index]) * PAGE) < PAGE:
                 return True  # truncated meanwhile
-            if not failing(page, base + index):
+            if not failing(page, int(numbers[index])):
                 return True
         return self._being_written(page)
 

@@ -67,10 +67,7 @@ def refuse_unless_backupable(facts: ServerFacts, system_identifier: str) -> None
             "anew; then put the new identifier into the policy",
         )
     if facts.in_recovery:
-        raise PostgresRefused(
-            "the server is a standby; this version backs up primaries only",
-            hint="let `cluster.url` point at the primary",
-        )
+        return  # its primary archives; the wait for WAL shows whether it does
     if facts.archive_mode == "off" or facts.wal_level == "minimal":
         raise PostgresRefused(
             f"the server does not archive WAL (archive_mode={facts.archive_mode}, "

@@ -65,6 +65,10 @@ class RelationFile(NamedTuple):
     fork: Fork
     segment: int
 
+    def beside(self, path: bytes, suffix: bytes) -> bytes:
+        """Return where the first file of another fork lies, given this file's path."""
+        return path.rpartition(b"/")[0] + b"/%d" % self.number + suffix
+
 
 def relation_file(path: bytes) -> RelationFile | None:
     """Return what relation file a path is; None if it holds no pages."""

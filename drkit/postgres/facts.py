@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from drkit.model.lsn import Lsn
@@ -39,7 +40,8 @@ _FACTS = """
         current_setting('config_file'),
         current_setting('hba_file'),
         current_setting('ident_file'),
-        current_setting('server_encoding')
+        current_setting('server_encoding'),
+        coalesce(current_setting('summarize_wal', true), 'off') = 'on'
     FROM pg_control_system() AS s, pg_control_init() AS i,
         pg_control_checkpoint() AS c, pg_control_recovery() AS r
 """
@@ -73,6 +75,7 @@ class ServerFacts:
         current_lsn: written so far; on a standby replayed so far.
         insert_lsn: the end of what is in the WAL buffers; on a standby as before.
         data_directory_mode: permission bits, as in 0o700.
+        summarize_wal: whether the server notes which blocks change; from 17 on.
     """
 
     version_num: int
@@ -94,6 +97,7 @@ class ServerFacts:
     hba_file: str
     ident_file: str
     server_encoding: str
+    summarize_wal: bool
     tablespaces: tuple[Tablespace, ...]
 
     @property
@@ -131,5 +135,16 @@ def read_facts(connection: Connection) -> ServerFacts:
         hba_file=row[16],
         ident_file=row[17],
         server_encoding=row[18],
+        summarize_wal=row[19],
         tablespaces=tuple(Tablespace(*space) for space in spaces),
     )
+
+
+def read_time(connection: Connection) -> datetime:
+    """Ask for the server's time, which the commits in its WAL carry, in UTC.
+
+    Raises:
+        PostgresUnreachable: the connection was lost.
+    """
+    now: datetime = query(connection, "SELECT clock_timestamp()")[0][0]
+    return now.astimezone(UTC)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from drkit.protocols import Buffer
 
     Words = npt.NDArray[np.uint32]
+    Blocks = npt.NDArray[np.int64]
 
 PAGE = 8192
 _ROWS, _SUMS = 64, 32
@@ -39,12 +40,13 @@ _BASE = np.array(
 )  # fmt: skip
 
 
-def checksums(pages: Buffer, first_block: int) -> npt.NDArray[np.uint16]:
+def checksums(pages: Buffer, blocks: int | Blocks) -> npt.NDArray[np.uint16]:
     """Return the checksum that each page should carry.
 
     Args:
         pages: whole pages of 8192 bytes.
-        first_block: number of the first one, counted over all segments of its fork.
+        blocks: the number of each, counted over all segments of its fork; or that of
+            the first, if the others follow it.
     """
     rows = _words(pages).reshape(-1, _ROWS, _SUMS)
     sums = np.empty((len(rows), _SUMS), np.uint32)
@@ -59,15 +61,19 @@ def checksums(pages: Buffer, first_block: int) -> npt.NDArray[np.uint16]:
     _mix(sums, scratch)
     _mix(sums, scratch)
     folded = np.bitwise_xor.reduce(sums, axis=1)
-    folded ^= np.arange(first_block, first_block + len(rows), dtype=np.uint32)
+    if isinstance(blocks, int):
+        blocks = np.arange(blocks, blocks + len(rows))
+    folded ^= blocks.astype(np.uint32)
     sums16: npt.NDArray[np.uint16] = (folded % np.uint32(65535) + np.uint32(1)).astype(
         np.uint16
     )
     return sums16
 
 
-def failing(pages: Buffer, first_block: int) -> list[int]:
+def failing(pages: Buffer, blocks: int | Blocks) -> list[int]:
     """Return the indexes of pages that PostgreSQL would refuse to read.
+
+    Takes pages and their numbers as `checksums` does.
 
     A page whose `pd_upper` is zero is new: it carries no checksum, and is right only if
     all of it is zero.
@@ -75,7 +81,7 @@ def failing(pages: Buffer, first_block: int) -> list[int]:
     words = _words(pages).reshape(-1, PAGE // 4)
     carried = (words[:, 2] & np.uint32(0xFFFF)).astype(np.uint16)
     new = (words[:, 3] >> np.uint32(16)) == 0
-    wrong = (checksums(pages, first_block) != carried) & ~new
+    wrong = (checksums(pages, blocks) != carried) & ~new
     suspects: list[int] = np.flatnonzero(wrong).tolist()
     if new.any():
         dirty = words[new].any(axis=1)
@@ -88,6 +94,13 @@ def page_lsn(page: Buffer) -> int:
     view = memoryview(page)
     high = int.from_bytes(view[0:4], "little")
     return high << 32 | int.from_bytes(view[4:8], "little")
+
+
+def page_lsns(pages: Buffer) -> npt.NDArray[np.uint64]:
+    """Return the LSN of each of several whole pages."""
+    halves = _words(pages).reshape(-1, PAGE // 4)[:, :2].astype(np.uint64)
+    lsns: npt.NDArray[np.uint64] = halves[:, 0] << np.uint64(32) | halves[:, 1]
+    return lsns
 
 
 def _words(pages: Buffer) -> Words:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import stat
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 _TABLESPACES = b"pg_tblspc"
 _VERSION_DIRECTORY = re.compile(rb"PG_\d+(?:\.\d+)?_(\d+)\Z")
 _MODE = 0o777
+DATABASE_VERSION = b"PG_VERSION"
+"""Stands in each database's directory."""
 
 
 class FoundFile(NamedTuple):
@@ -37,6 +40,7 @@ class FoundFile(NamedTuple):
         path: relative to the data directory, as the manifest names it.
         place: where it is on disk; differs from `path` for tablespaces.
         mtime: seconds since 1970.
+        identity: see `CopiedFile`.
     """
 
     path: bytes
@@ -45,6 +49,7 @@ class FoundFile(NamedTuple):
     mode: int
     size: int
     mtime: int
+    identity: int = 0
 
 
 @dataclass(slots=True)
@@ -177,7 +182,9 @@ class _Walker:
     ) -> None:
         size = status.st_size if kind is FileKind.FILE else 0
         mode, mtime = status.st_mode & _MODE, int(status.st_mtime)
-        self._found.files.append(FoundFile(path, place, kind, mode, size, mtime))
+        identity = _identity(path, status) if kind is FileKind.FILE else 0
+        file = FoundFile(path, place, kind, mode, size, mtime, identity)
+        self._found.files.append(file)
 
     def _entries(self, place: bytes, path: bytes) -> list[os.DirEntry[bytes]]:
         try:
@@ -194,6 +201,18 @@ class _Walker:
 
     def _warn(self, path: bytes, what: str) -> None:
         self._found.warnings.append(f"{os.fsdecode(path)} {what}")
+
+
+def _identity(path: bytes, status: os.stat_result) -> int:
+    """Tell a file from one of the same name that was there before.
+
+    An inode's number may come again. `PG_VERSION` is written once in the life of a
+    database, so the time of its last change tells that database from another.
+    """
+    if path.rpartition(b"/")[2] != DATABASE_VERSION:
+        return status.st_ino
+    mark = f"{status.st_ino} {status.st_ctime_ns}".encode()
+    return int.from_bytes(hashlib.blake2b(mark, digest_size=8).digest(), "big")
 
 
 def _only_init_fork(path: bytes, init_forks: set[int]) -> bool:

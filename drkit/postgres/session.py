@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 import psycopg
@@ -20,6 +21,11 @@ _STOP = """
         convert_to(spcmapfile, getdatabaseencoding())
 """
 
+# A backup starts from the last checkpoint, on a standby the last restartpoint. The
+# timeline of that one may be older than what the standby replays by now.
+_CHECKPOINT_TIMELINE = "SELECT timeline_id FROM pg_control_checkpoint()"
+_LABEL_TIMELINE = re.compile(rb"^START TIMELINE: (\d+)$", re.MULTILINE)
+
 
 class BackupStop(NamedTuple):
     """What ends a base backup: its last LSN, and two files to store with it."""
@@ -33,11 +39,14 @@ class BackupSession:
     """A base backup in the server's eyes: it lives and dies with one connection.
 
     The connection must stay open, and be used for nothing long, until `stop`.
+
+    Attributes:
+        timeline: the one that the backup started on; 0 before.
     """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._timeline = 0
+        self.timeline = 0
 
     def start(self, label: str, *, fast: bool = True) -> Lsn:
         """Begin the backup and return its start LSN.
@@ -47,7 +56,8 @@ class BackupSession:
             fast: checkpoint at once; else spread over `checkpoint_completion_target`.
 
         Raises:
-            PostgresRefused: the server or the role's rights forbid it.
+            PostgresRefused: the server or the role's rights forbid it, or a standby
+                has not come to a checkpoint of its new timeline yet.
             PostgresUnreachable: the connection was lost.
         """
         if self._old_functions:
@@ -55,7 +65,8 @@ class BackupSession:
         else:
             statement = "SELECT pg_backup_start(%s, %s)::text"
         row = query(self._connection, statement, (label, fast))[0]
-        self._timeline = read_facts(self._connection).timeline
+        self.timeline = query(self._connection, _CHECKPOINT_TIMELINE)[0][0]
+        self._refuse_other_timeline()
         return Lsn.parse(row[0])
 
     def stop(self) -> BackupStop:
@@ -70,8 +81,10 @@ class BackupSession:
         # the older function wants `exclusive` first
         arguments = "false, false" if self._old_functions else "false"
         row = query(self._connection, f"{_STOP} FROM {function}({arguments})")[0]
-        self._check_timeline()
-        return BackupStop(Lsn.parse(row[0]), bytes(row[1]), bytes(row[2] or b""))
+        label = bytes(row[1])
+        self.timeline = _started_on(label)
+        self._refuse_other_timeline()
+        return BackupStop(Lsn.parse(row[0]), label, bytes(row[2] or b""))
 
     def alive(self) -> bool:
         """Say whether the session, and with it the backup, is still there; cheap."""
@@ -85,11 +98,22 @@ class BackupSession:
     def _old_functions(self) -> bool:
         return self._connection.info.server_version < 150000
 
-    def _check_timeline(self) -> None:
+    def _refuse_other_timeline(self) -> None:
+        """Refuse a backup whose WAL is not all of the timeline that it started on."""
         timeline = read_facts(self._connection).timeline
-        if timeline != self._timeline:
+        if timeline != self.timeline:
             raise PostgresRefused(
-                f"the server went from timeline {self._timeline} to {timeline} during "
-                "the backup, so its files are of two histories",
-                hint="take a new backup",
+                f"the server went from timeline {self.timeline} to {timeline} since "
+                "the checkpoint that the backup starts from, so it would be of two "
+                "histories",
+                hint="take a new backup; on a standby, run CHECKPOINT on the primary "
+                "first",
             )
+
+
+def _started_on(label: bytes) -> int:
+    """Return the timeline of the checkpoint that a backup started from."""
+    match = _LABEL_TIMELINE.search(label)
+    if match is None:
+        raise PostgresRefused("the server's backup_label names no timeline")
+    return int(match[1])

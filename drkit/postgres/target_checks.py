@@ -8,9 +8,10 @@ import os
 from typing import TYPE_CHECKING
 
 from drkit.errors import DrkitError, NoSpace, TargetNotEmpty
+from drkit.postgres.running import server_process
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 MARKER = "drkit-restore-incomplete.json"
 
@@ -21,25 +22,33 @@ def refuse_unless_free(directory: str) -> None:
     Raises:
         TargetNotEmpty: says what is there.
     """
-    _refuse_inside_cluster(directory)
-    if os.path.islink(directory) or not os.path.isdir(directory):
-        if os.path.lexists(directory) and not os.path.isdir(directory):
-            raise TargetNotEmpty(f"{directory} exists and is no directory")
-        if not os.path.lexists(directory):
-            return
-    pid = _server_pid(directory)
-    if pid is not None:
-        raise TargetNotEmpty(
-            f"a server is running in {directory}, process {pid}",
-            hint="stop it first, or restore to another directory",
-        )
+    refuse_unless_idle(directory)
     if is_incomplete(directory):
         return
-    if _names(directory):
+    if os.path.isdir(directory) and names_in(directory):
         raise TargetNotEmpty(
             f"{directory} is not empty",
             hint="move what is there away (keep its pg_wal: it may hold WAL that was "
-            "never archived), or restore to another directory",
+            "never archived), or restore to another directory; --delta restores over "
+            "this cluster's own data directory",
+        )
+
+
+def refuse_unless_idle(directory: str) -> None:
+    """Refuse what can't be a data directory, or is one that a server runs in.
+
+    Raises:
+        TargetNotEmpty: says what is there.
+    """
+    _refuse_inside_cluster(directory)
+    if os.path.lexists(directory) and not os.path.isdir(directory):
+        raise TargetNotEmpty(f"{directory} exists and is no directory")
+    pid = server_process(directory)
+    if pid is not None:
+        raise TargetNotEmpty(
+            f"a server is running in {directory}, process {pid}",
+            hint="stop it first, or restore to another directory; if that process is "
+            "no server of this directory, delete its postmaster.pid",
         )
 
 
@@ -67,7 +76,7 @@ def refuse_unless_free_tablespace(place: str, directory: str) -> None:
         raise TargetNotEmpty(f"{place}, for a tablespace, is no directory")
     if place in marked_tablespaces(directory) and is_own_tablespace(place):
         return
-    if _names(place):
+    if names_in(place):
         raise TargetNotEmpty(
             f"{place}, for a tablespace, is not empty",
             hint="empty it, or choose another place: --tablespace-map OLD=NEW",
@@ -79,18 +88,21 @@ def is_incomplete(directory: str) -> bool:
     return os.path.lexists(os.path.join(directory, MARKER))
 
 
-def check_space(needed: Mapping[str, int], target: str) -> None:
+def check_space(
+    needed: Mapping[str, int], target: str, replaced: Collection[str] = ()
+) -> None:
     """Refuse when a file system lacks room.
 
     Args:
         needed: bytes by directory.
         target: the data directory; what an incomplete restore left there and in its
             tablespaces will be cleared, and counts as free.
+        replaced: directories whose content gives way to the new.
 
     Raises:
         NoSpace: says how much is missing.
     """
-    cleared = _places_to_clear(target)
+    cleared = {*_places_to_clear(target), *replaced}
     by_device: dict[int, tuple[str, int, int]] = {}
     for directory, count in needed.items():
         existing = _existing(directory)
@@ -110,11 +122,15 @@ def check_space(needed: Mapping[str, int], target: str) -> None:
             )
 
 
-def marked_tablespaces(directory: str) -> list[str]:
-    """Return the tablespaces that an incomplete restore into `directory` wrote to."""
+def marked_tablespaces(directory: str, kind: str = "tablespaces") -> list[str]:
+    """Return the tablespaces that an incomplete restore into `directory` wrote to.
+
+    Args:
+        kind: `shared` for those that hold what is not the cluster's as well.
+    """
     try:
         with open(os.path.join(directory, MARKER), encoding="utf-8") as file:
-            return [str(place) for place in json.load(file)["tablespaces"]]
+            return [str(place) for place in json.load(file)[kind]]
     except (OSError, ValueError, KeyError, TypeError):
         return []
 
@@ -128,7 +144,12 @@ def is_own_tablespace(place: str) -> bool:
     return all(name.startswith("PG_") for name in names)
 
 
-def _names(directory: str) -> list[str]:
+def names_in(directory: str) -> list[str]:
+    """Return what is in a directory.
+
+    Raises:
+        DrkitError: this user may not look.
+    """
     try:
         return os.listdir(directory)
     except OSError as error:
@@ -158,16 +179,3 @@ def _existing(path: str) -> str:
     while not os.path.exists(path):
         path = os.path.dirname(path)
     return path
-
-
-def _server_pid(directory: str) -> int | None:
-    """Return the process that runs in a data directory, if one does."""
-    try:
-        with open(os.path.join(directory, "postmaster.pid"), encoding="utf-8") as file:
-            pid = int(file.readline())
-        os.kill(pid, 0)
-    except PermissionError:
-        return pid
-    except (OSError, ValueError):
-        return None
-    return pid

@@ -1,7 +1,7 @@
 """The directory that a restore fills: refused unless empty, marked until complete.
 
-A repository is hostile input, so every open is relative to a directory that this run
-made, and follows no link but those to tablespaces.
+A repository is hostile input, so every open goes down from the directory that this run
+holds, part by part, and follows no link but those to tablespaces.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import stat
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,12 +28,12 @@ from drkit.postgres.target_checks import (
 from drkit.writing import write_all
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 _CONTROL_FILE = "global/pg_control"
 _DIRECTORY = 0o700
 _PARENT = 0o755  # whoever runs the server must be able to pass
-_FIRST_OF_FILE = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+_FIRST_OF_FILE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,45 +70,43 @@ class TargetDirectory:
         Raises:
             TargetNotEmpty: something came there since the plan was made.
         """
-        _make(self.path)
-        self._root = _open_directory(self.path)
-        self._lock()
+        make(self.path)
+        self._root = open_directory(self.path)
+        lock(self._root, self.path)
         refuse_unless_free(self.path)
-        _take_over(self.path, self._owner)
+        take_over(self.path, self._owner)
         for place in self._tablespaces.values():
-            _make(place)
+            make(place)
             refuse_unless_free_tablespace(place, self.path)
-            _take_over(place, self._owner)
+            take_over(place, self._owner)
         if is_incomplete(self.path):
-            self._clear()
+            _clear(self._root, self.path)
         self.write(MARKER.encode(), self._marker(), 0o600)
         os.fsync(self._root)
         for prefix, place in self._tablespaces.items():
-            self._roots[prefix] = _open_directory(place)
+            self._roots[prefix] = open_directory(place)
 
     def link_tablespaces(self) -> None:
         """Make the links in `pg_tblspc`; its directory must be there."""
         for prefix, place in self._tablespaces.items():
-            os.symlink(place, prefix.rstrip(b"/"), dir_fd=self._root)
-            if self._owner:
-                self._chown(prefix.rstrip(b"/"), self._root)
+            self._link(prefix.rstrip(b"/"), place)
 
-    def is_tablespace(self, path: bytes) -> bool:
+    def is_link(self, path: bytes) -> bool:
         """Say whether a path is the place of a link, not of a directory."""
-        return path + b"/" in self._tablespaces
+        return path + b"/" in self._roots
 
     def make_directory(self, path: bytes, mode: int) -> None:
         """Make a directory of the cluster, with exactly `mode`."""
-        root, name = self._place(path)
-        os.mkdir(name, dir_fd=root)
-        os.chmod(name, mode, dir_fd=root)
-        if self._owner:
-            self._chown(name, root)
+        with self._parent(path) as (parent, name):
+            os.mkdir(name, dir_fd=parent)
+            os.chmod(name, mode, dir_fd=parent)
+            self._chown(name, parent)
 
     def open(self, path: bytes, mode: int) -> int:
-        """Open a file for writing, making it at first; return its descriptor."""
-        root, name = self._place(path)
-        descriptor = os.open(name, _FIRST_OF_FILE, mode & 0o700 | 0o600, dir_fd=root)
+        """Open a file, making it at first; return its descriptor."""
+        private = mode & 0o700 | 0o600
+        with self._parent(path) as (parent, name):
+            descriptor = os.open(name, _FIRST_OF_FILE, private, dir_fd=parent)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise TargetNotEmpty(f"{os.fsdecode(path)} in {self.path} is no file")
@@ -134,9 +133,10 @@ class TargetDirectory:
 
     def read(self, path: bytes) -> bytes:
         """Read a small file that was restored; empty if there is none."""
-        root, name = self._place(path)
         try:
-            descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=root)
+            with self._parent(path) as (parent, name):
+                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+                descriptor = os.open(name, flags, dir_fd=parent)
         except FileNotFoundError:
             return b""
         with open(descriptor, "rb") as file:
@@ -146,18 +146,15 @@ class TargetDirectory:
         """Write a file under another name and rename it: it appears whole or never."""
         waiting = path + b".drkit"
         self.write(waiting, content, mode)
-        root, name = self._place(waiting)
-        os.rename(name, self._place(path)[1], src_dir_fd=root, dst_dir_fd=root)
+        with self._parent(waiting) as (parent, name):
+            final = os.path.basename(path)
+            os.rename(name, final, src_dir_fd=parent, dst_dir_fd=parent)
 
     def sync_directories(self, paths: list[bytes]) -> None:
         """Make the names in directories durable; the data directory's own included."""
         for path in paths:
-            root, name = self._place(path)
-            descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=root)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            with self._parent(path) as (parent, name):
+                _sync(name, parent)
         for descriptor in (self._root, *self._roots.values()):
             os.fsync(descriptor)
 
@@ -178,11 +175,32 @@ class TargetDirectory:
                 os.close(descriptor)
         self._root, self._roots = -1, {}
 
+    @contextmanager
+    def _parent(self, path: bytes) -> Iterator[tuple[int, bytes]]:
+        """Open the directory that a path's last part stands in; follow no link."""
+        root, below = self._place(path)
+        *parents, name = below.split(b"/")
+        opened = root
+        try:
+            for parent in parents:
+                above, opened = opened, open_directory(parent, opened)
+                if above != root:
+                    os.close(above)
+            yield opened, name
+        finally:
+            if opened != root:
+                os.close(opened)
+
     def _place(self, path: bytes) -> tuple[int, bytes]:
         for prefix, descriptor in self._roots.items():
             if path.startswith(prefix):
                 return descriptor, path[len(prefix) :]
         return self._root, path
+
+    def _link(self, path: bytes, place: str) -> None:
+        with self._parent(path) as (parent, name):
+            os.symlink(place, name, dir_fd=parent)
+            self._chown(name, parent)
 
     def _chown(self, name: bytes, root: int) -> None:
         if self._owner:
@@ -199,28 +217,30 @@ class TargetDirectory:
         note = "a drkit restore into this directory did not end; run it again"
         return json.dumps({"drkit": note, "tablespaces": places}).encode()
 
-    def _lock(self) -> None:
-        """Keep other restores out for as long as this one has the directory open."""
-        try:
-            fcntl.flock(self._root, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise TargetNotEmpty(
-                f"another restore is writing to {self.path}",
-                hint="wait for it, or restore to another directory",
-            ) from None
 
-    def _clear(self) -> None:
-        """Delete what an incomplete restore wrote; the mark goes last.
+def lock(directory: int, path: str) -> None:
+    """Keep other restores out for as long as this one has the directory open."""
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise TargetNotEmpty(
+            f"another restore is writing to {path}",
+            hint="wait for it, or restore to another directory",
+        ) from None
 
-        The control file goes first: without it no server starts on what is left.
-        """
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(_CONTROL_FILE, dir_fd=self._root)
-            _sync(os.path.join(self.path, os.path.dirname(_CONTROL_FILE)))
-        for place in marked_tablespaces(self.path):
-            if is_own_tablespace(place):
-                _empty(place, keep="")
-        _empty(self.path, keep=MARKER)
+
+def _clear(directory: int, path: str) -> None:
+    """Delete what an incomplete restore wrote; the mark goes last.
+
+    The control file goes first: without it no server starts on what is left.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(_CONTROL_FILE, dir_fd=directory)
+        _sync(os.path.join(path, os.path.dirname(_CONTROL_FILE)))
+    for place in marked_tablespaces(path):
+        if is_own_tablespace(place):
+            _empty(place, keep="")
+    _empty(path, keep=MARKER)
 
 
 def _empty(directory: str, keep: str) -> None:
@@ -234,7 +254,12 @@ def _empty(directory: str, keep: str) -> None:
                 os.unlink(entry.path)
 
 
-def _make(directory: str) -> None:
+def make(directory: str) -> None:
+    """Make a directory and what is missing above it.
+
+    Raises:
+        DrkitError: this user may not.
+    """
     try:
         _make_parents(os.path.dirname(directory))
         with contextlib.suppress(FileExistsError):
@@ -247,7 +272,12 @@ def _make(directory: str) -> None:
         ) from error
 
 
-def _take_over(directory: str, owner: Owner | None) -> None:
+def take_over(directory: str, owner: Owner | None) -> None:
+    """Make a directory its owner's alone.
+
+    Raises:
+        DrkitError: this user may not.
+    """
     try:
         os.chmod(directory, _DIRECTORY)
         if owner:
@@ -270,14 +300,18 @@ def _make_parents(directory: str) -> None:
     _sync(parent)
 
 
-def _sync(path: str) -> None:
+def _sync(path: str | bytes, parent: int | None = None) -> None:
     """Make the names in a directory durable."""
-    descriptor = _open_directory(path)
+    descriptor = open_directory(path, parent)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _open_directory(path: str) -> int:
-    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def open_directory(path: str | bytes, parent: int | None = None) -> int:
+    """Open a directory; one that is named from a parent is never reached by a link."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    if parent is not None:
+        flags |= os.O_NOFOLLOW
+    return os.open(path, flags, dir_fd=parent)

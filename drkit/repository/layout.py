@@ -17,6 +17,10 @@ class Layout(NamedTuple):
 
     cluster: str
 
+    def root(self) -> str:
+        """Return the prefix of everything."""
+        return f"{self.cluster}/"
+
     def log(self) -> str:
         """Return the prefix of the log's entries."""
         return f"{self.cluster}/log/"
@@ -24,6 +28,10 @@ class Layout(NamedTuple):
     def log_entry(self, sequence: int) -> str:
         """Name an entry of the log."""
         return f"{self.log()}{sequence:010d}"
+
+    def log_block(self, first: int) -> str:
+        """Name the copies of the entries from a sequence number on."""
+        return f"{self.cluster}/log-blocks/{first:010d}"
 
     def keys(self, purpose: str = "") -> str:
         """Return the prefix of wrapped DEKs, of one purpose or of all."""
@@ -37,13 +45,21 @@ class Layout(NamedTuple):
         """Name one generation of a wrapped DEK."""
         return f"{self.dek(purpose, key_id)}{generation:04d}"
 
+    def wal_days(self) -> str:
+        """Return the prefix of the pointers to the DEKs of WAL."""
+        return f"{self.cluster}/wal-days/"
+
     def wal_day(self, day: str) -> str:
         """Name the pointer to the DEK of a UTC day, `YYYYMMDD`."""
-        return f"{self.cluster}/wal-days/{day}"
+        return f"{self.wal_days()}{day}"
 
     def backup(self, label: str, attempt: str) -> str:
         """Return the prefix of one attempt's backup."""
-        return f"{self.cluster}/backups/{label}-{attempt}/"
+        return f"{self.backups()}{label}-{attempt}/"
+
+    def backups(self) -> str:
+        """Return the prefix of all backups."""
+        return f"{self.cluster}/backups/"
 
     def manifest(self, label: str, attempt: str) -> str:
         """Name a backup's manifest."""
@@ -65,8 +81,12 @@ class Layout(NamedTuple):
         """Name a WAL file."""
         if file.kind is WalFileKind.HISTORY:
             return f"{self.wal_history(system_identifier)}{file.name}"
-        timeline, high = file.name[:8], file.name[8:16]
-        return f"{self.wal(system_identifier)}{timeline}/{high}/{file.name}"
+        timeline, high = int(file.name[:8], 16), int(file.name[8:16], 16)
+        return f"{self.wal_group(system_identifier, timeline, high)}{file.name}"
+
+    def wal_group(self, system_identifier: str, timeline: int, high: int) -> str:
+        """Return the prefix of a timeline's WAL that shares the LSNs' high half."""
+        return f"{self.wal(system_identifier)}{timeline:08X}/{high:08X}/"
 
     def leases(self) -> str:
         """Return the prefix of leases."""
@@ -76,6 +96,26 @@ class Layout(NamedTuple):
         """Name one renewal of an attempt's lease."""
         return f"{self.leases()}{attempt}-{number:04d}"
 
+    def findings(self) -> str:
+        """Return the prefix of what verifications found damaged."""
+        return f"{self.cluster}/findings/"
+
+    def finding(self, stamp: str, token: str) -> str:
+        """Name what one verification found: a UTC time and 32 hex digits."""
+        return f"{self.findings()}{stamp}-{token}"
+
+    def evidence(self) -> str:
+        """Return the prefix of the chain of evidence."""
+        return f"{self.cluster}/evidence/"
+
+    def evidence_record(self, sequence: int) -> str:
+        """Name a record of evidence."""
+        return f"{self.evidence()}{sequence:010d}"
+
+    def probes(self) -> str:
+        """Return the prefix of proofs that a put creates only."""
+        return f"{self.cluster}/probes/"
+
     def probe(self, token: str) -> str:
         """Name an object that proves that a put creates only."""
-        return f"{self.cluster}/probes/{token}"
+        return f"{self.probes()}{token}"

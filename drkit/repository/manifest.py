@@ -7,9 +7,10 @@ count, so that a restore can index without fear.
 from __future__ import annotations
 
 import json
+import re
 import struct
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -35,6 +36,7 @@ from drkit.model.manifest import (
     FileKind,
     Manifest,
     ManifestHead,
+    ParentRef,
     Rows,
     ServerDescription,
     Tablespace,
@@ -42,17 +44,24 @@ from drkit.model.manifest import (
 )
 from drkit.repository.packing import MAX_PACK
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 _FORMAT = 1
 _LENGTH = struct.Struct("<I")
 _TABLES = {"pack": PACK, "frame": FRAME, "file": FILE, "run": RUN, "damaged": DAMAGED}
 _MAX_FILE = 1 << 40
 _MAX_MODE = 0o777
+_MAX_PATH = 4095
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
 def encode(manifest: Manifest) -> bytes:
     """Return a manifest's plaintext."""
-    paths = b"".join(path + b"\0" for path in manifest.paths)
-    columns = [("file.path", np.frombuffer(paths, dtype=np.uint8))]
+    columns = [
+        ("file.path", _join_paths(manifest.paths)),
+        ("gone.path", _join_paths(manifest.gone)),
+    ]
     tables = {
         "pack": manifest.packs,
         "frame": manifest.frames,
@@ -84,13 +93,12 @@ def decode(name: str, plain: bytes) -> Manifest:
         found, offset = _split_head(plain)
         if (found["drkit"], found["format"]) != ("manifest", _FORMAT):
             raise Corrupt(f"object {name} is no manifest of this format")
-        if found["parent"] is not None:
-            raise Corrupt(
-                f"manifest {name} builds on a parent, which needs a newer drkit"
-            )
         columns = _split_columns(members.listed(found, "columns"), plain, offset)
+        if found["parent"] is None:
+            _add_missing(columns)
         tables = {table: _rows(table, columns) for table in _TABLES}
         paths = _split_paths(columns["file.path"])
+        gone = tuple(_split_paths(columns["gone.path"]))
         head = _head_from_json(found)
     except (ValueError, KeyError, TypeError, struct.error, IndexError) as error:
         raise Corrupt(f"manifest {name} is malformed: {error}") from None
@@ -102,6 +110,7 @@ def decode(name: str, plain: bytes) -> Manifest:
         tables["frame"],
         tables["run"],
         tables["damaged"],
+        gone,
     )
     for what, holds in _checks(manifest):
         if not holds:
@@ -109,10 +118,15 @@ def decode(name: str, plain: bytes) -> Manifest:
     return manifest
 
 
-def safe_path(path: bytes) -> bool:
-    """Say whether a path stays inside the directory that it is relative to."""
-    parts = path.split(b"/")
-    return len(path) < 4096 and all(part not in (b"", b".", b"..") for part in parts)
+def safe_paths(paths: Sequence[bytes]) -> bool:
+    """Say whether all paths stay inside the directory that they are relative to."""
+    if not paths:
+        return True
+    joined = (
+        b"/" + b"/\0/".join(paths) + b"/"
+    )  # searched at once: there may be millions
+    plain = all(part not in joined for part in (b"//", b"/./", b"/../"))
+    return plain and max(map(len, paths)) <= _MAX_PATH
 
 
 def _type(dtype: np.dtype[Any]) -> str:
@@ -146,6 +160,14 @@ def _split_columns(
     return columns
 
 
+def _add_missing(columns: dict[str, np.ndarray[Any, Any]]) -> None:
+    """Add what full backups lack that were taken before there were incrementals."""
+    count = columns["file.kind"].size
+    for name in ("file.identity", "file.kept"):
+        columns.setdefault(name, np.zeros(count, dtype="<u8"))
+    columns.setdefault("gone.path", _join_paths(()))
+
+
 def _rows(table: str, columns: dict[str, np.ndarray[Any, Any]]) -> Rows:
     dtype = _TABLES[table]
     names = dtype.names or ()
@@ -164,7 +186,13 @@ def _rows(table: str, columns: dict[str, np.ndarray[Any, Any]]) -> Rows:
     return rows
 
 
+def _join_paths(paths: Sequence[bytes]) -> np.ndarray[Any, Any]:
+    return np.frombuffer(b"\0".join((*paths, b"")), dtype=np.uint8)
+
+
 def _split_paths(column: np.ndarray[Any, Any]) -> list[bytes]:
+    if column.dtype != np.uint8:
+        raise ValueError("a column of paths has another type")
     blob = column.tobytes()
     if not blob:
         return []
@@ -178,7 +206,7 @@ def _checks(manifest: Manifest) -> list[tuple[str, bool]]:
     directories = files["kind"] == FileKind.DIRECTORY
     return [
         ("a path for each file", len(paths) == len(files)),
-        ("a path is unsafe", all(map(safe_path, paths))),
+        ("a path is unsafe", safe_paths(paths)),
         ("paths are out of order", all(map(bytes.__lt__, paths, paths[1:]))),
         ("a file's kind", bool(np.isin(files["kind"], list(FileKind)).all())),
         ("a file's mode", bool((files["mode"] <= _MAX_MODE).all())),
@@ -188,7 +216,22 @@ def _checks(manifest: Manifest) -> list[tuple[str, bool]]:
         ("packs and frames", _packs_hold(manifest)),
         ("runs and frames", _runs_hold(manifest)),
         ("damaged pages", bool((manifest.damaged["file"] < len(files)).all())),
+        ("what its parent has", _parent_holds(manifest)),
     ]
+
+
+def _parent_holds(manifest: Manifest) -> bool:
+    head, gone, files = manifest.head, manifest.gone, manifest.files
+    if (head.parent is not None) != (head.kind is BackupKind.INCREMENTAL):
+        return False
+    if head.parent is None:
+        return not gone and not files["kept"].any()
+    return bool(
+        safe_paths(gone)
+        and all(map(bytes.__lt__, gone, gone[1:]))
+        and set(gone).isdisjoint(manifest.paths)
+        and (files["kept"] <= files["size"]).all()
+    )
 
 
 def _packs_hold(manifest: Manifest) -> bool:
@@ -228,7 +271,7 @@ def _runs_hold(manifest: Manifest) -> bool:
 
 def _head_to_json(head: ManifestHead) -> dict[str, Any]:
     fields = asdict(head)
-    fields |= {"drkit": "manifest", "format": _FORMAT, "parent": None}
+    fields |= {"drkit": "manifest", "format": _FORMAT}
     fields["kind"] = str(head.kind)
     for name in ("start", "stop"):
         position: WalPosition = getattr(head, name)
@@ -251,6 +294,7 @@ def _head_from_json(found: members.Members) -> ManifestHead:
         label=label,
         attempt=attempt,
         kind=BackupKind(found["kind"]),
+        parent=_parent_from_json(found),
         source=members.text(found, "source"),
         dek_id=members.text(found, "dek_id"),
         server=_server_from_json(members.nested(found, "server")),
@@ -263,6 +307,18 @@ def _head_from_json(found: members.Members) -> ManifestHead:
         ),
         warnings=members.texts(found, "warnings"),
     )
+
+
+def _parent_from_json(found: members.Members) -> ParentRef | None:
+    if found["parent"] is None:
+        return None
+    parent = members.nested(found, "parent")
+    label = members.text(parent, "label")
+    label_time(label)
+    digest = members.text(parent, "sha256")
+    if not _SHA256.match(digest):
+        raise ValueError("its parent's digest is none")
+    return ParentRef(label, digest)
 
 
 def _server_from_json(found: members.Members) -> ServerDescription:

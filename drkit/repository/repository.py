@@ -64,10 +64,15 @@ class Repository:
         if len(meant) == 1:
             return meant[0]
         known = ", ".join(one.backup.label for one in commits) or "none"
-        several = "several backups" if meant else "no backup"
+        cluster = self.layout.cluster
+        if not meant:
+            raise NotFound(
+                f"{cluster} has no backup {label!r}", hint=f"the backups are: {known}"
+            )
+        labels = ", ".join(one.backup.label for one in meant)
         raise NotFound(
-            f"{several} of {self.layout.cluster} match {label!r}",
-            hint=f"the backups are: {known}",
+            f"{label!r} could be any of {len(meant)} backups of {cluster}: {labels}",
+            hint="write out as much of the label as one of them alone has",
         )
 
 

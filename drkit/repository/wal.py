@@ -5,20 +5,30 @@ On the path of `wal push`: imports no more than that needs.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from drkit.errors import NotFound, ObjectExists, ObjectNotFound, WalRefused
-from drkit.model.wal import WalFileName
+from drkit.model.wal import WalFileKind, WalFileName
 from drkit.repository.objects import Sealing, seal, unseal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-    from drkit.model.objects import ObjectInfo
     from drkit.protocols import Buffer, Storage
     from drkit.repository.keyring import Keyring
     from drkit.repository.layout import Layout
+
+
+_PLACE = re.compile(
+    r"([0-9A-F]{8})/([0-9A-F]{8})/(\1\2[0-9A-F]{8}(\.partial|\.[0-9A-F]{8}\.backup)?)\Z"
+)
+_KINDS = {
+    None: WalFileKind.SEGMENT,
+    ".partial": WalFileKind.PARTIAL,
+    ".backup": WalFileKind.BACKUP,
+}
 
 
 class StoredWal(NamedTuple):
@@ -84,30 +94,44 @@ class WalArchive:
             return False
         return True
 
+    def name(self, file: WalFileName) -> str:
+        """Return the name of a WAL file's object."""
+        return self._layout.wal_file(self._system, file)
+
     def list(self) -> Iterator[StoredWal]:
         """Yield the archived files but histories, by timeline and position."""
-        prefix = self._layout.wal(self._system)
-        histories = self._layout.wal_history(self._system)
+        return self._listed(self._layout.wal(self._system))
+
+    def stretch(self, timeline: int, start: int, end: int) -> Iterator[StoredWal]:
+        """Yield a timeline's archived files from around `start` to around `end`.
+
+        Lists no more of the archive than the groups of 4 GiB that these LSNs lie in.
+        """
+        for high in range(start >> 32, (end >> 32) + 1):
+            yield from self._listed(
+                self._layout.wal_group(self._system, timeline, high)
+            )
+
+    def _listed(self, prefix: str) -> Iterator[StoredWal]:
+        behind = len(self._layout.wal(self._system))
         for info in self._storage.list(prefix):
-            if not info.name.startswith(histories):
-                yield from self._stored(info)
+            # Anybody who can write can put a name there that no server asks for.
+            match = _PLACE.match(info.name, behind)
+            if match is not None:
+                timeline, _, name, suffix = match.groups()
+                kind = _KINDS[suffix and suffix[suffix.rindex(".") :]]
+                file = WalFileName(name, kind, int(timeline, 16))
+                yield StoredWal(file, info.size)
 
     def histories(self) -> Iterator[StoredWal]:
         """Yield the archived timeline histories, by timeline."""
         for info in self._storage.list(self._layout.wal_history(self._system)):
-            yield from self._stored(info)
-
-    def _stored(self, info: ObjectInfo) -> Iterator[StoredWal]:
-        """Yield what a listed object is; nothing for what is no WAL file in its place.
-
-        Anybody who can write can put a name there that no server asks for.
-        """
-        try:
-            file = WalFileName.parse(info.name.rpartition("/")[2])
-        except ValueError:
-            return
-        if info.name == self._layout.wal_file(self._system, file):
-            yield StoredWal(file, info.size)
+            try:
+                file = WalFileName.parse(info.name.rpartition("/")[2])
+            except ValueError:
+                continue
+            if info.name == self._layout.wal_file(self._system, file):
+                yield StoredWal(file, info.size)
 
     def _compare(self, file: WalFileName, content: Buffer) -> None:
         if self.get(file) != content:

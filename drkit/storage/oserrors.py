@@ -6,6 +6,7 @@ import errno
 import os
 
 from drkit.errors import DrkitError, NoSpace, RepositoryMissing, StorageError
+from drkit.rights import run_as_owner, user_name
 
 _FULL = {
     errno.ENOSPC: "has no room for it",
@@ -91,12 +92,18 @@ def _free(root: str) -> str:
     return f" ({free} bytes and {system.f_favail} files are free)"
 
 
-def _who_may(root: str) -> str:
+def _is_ours(root: str) -> bool:
     try:
-        owner = os.stat(root).st_uid
+        return os.stat(root).st_uid == os.geteuid() != 0
     except OSError:
-        return f"uid {os.geteuid()} may not look into {root}; run as its owner"
+        return False
+
+
+def _who_may(root: str) -> str:
+    if not (_is_ours(root) and os.access(root, os.R_OK | os.W_OK | os.X_OK)):
+        return run_as_owner(root)
+    me = user_name(os.geteuid())
     return (
-        f"this runs as uid {os.geteuid()} and {root} belongs to uid {owner}; run as"
-        f" that user, or give the repository away with: chown -R USER: {root}"
+        f"{root} belongs to {me}, but something in it does not: another user ran drkit "
+        f"before. Give it back, as root: chown -R {me}: {root}"
     )

@@ -16,7 +16,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from drkit.errors import ObjectNotFound, RepositoryMissing, StorageError
+from drkit.errors import ObjectNotFound, RepositoryMissing, Retained, StorageError
 from drkit.model.objects import ObjectInfo
 from drkit.storage import s3errors
 from drkit.storage.names import check_name, check_prefix, check_range, is_name
@@ -63,6 +63,7 @@ class S3Storage:
         """
         self._bucket = bucket
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        self._versioned: bool | None = None
         self._client: S3Client = boto3.session.Session().client(
             "s3",
             endpoint_url=endpoint_url,
@@ -135,10 +136,15 @@ class S3Storage:
         return self._list(prefix)
 
     def delete(self, name: str) -> None:
-        """Remove `name`."""
+        """Remove `name`; where the bucket keeps versions, every one of them."""
         check_name(name)
+        key = self._prefix + name
         try:
-            self._client.delete_object(Bucket=self._bucket, Key=self._prefix + name)
+            if not self._keeps_versions():
+                self._client.delete_object(Bucket=self._bucket, Key=key)
+                return
+            for version in _versions(self._client, self._bucket, key):
+                self._delete_version(name, version)
         except (ClientError, BotoCoreError) as error:
             self._fail(error, "deleting", name)
 
@@ -231,6 +237,40 @@ class S3Storage:
         except (ClientError, BotoCoreError) as error:
             self._fail(error, "listing", f"{prefix}*")
 
+    def _delete_version(self, name: str, version: str) -> None:
+        """Delete a version; a store may answer for a lock as it does for no rights."""
+        key = self._prefix + name
+        try:
+            self._client.delete_object(Bucket=self._bucket, Key=key, VersionId=version)
+        except ClientError as error:
+            if s3errors.code(error) != "AccessDenied":
+                raise
+            found = self._client.head_object(
+                Bucket=self._bucket, Key=key, VersionId=version
+            )
+            lock = s3errors.lock(found)
+            if lock is None:
+                raise
+            raise Retained(
+                f"object {name} in {self.url} is kept by {lock}",
+                hint="it can be deleted when that ends",
+            ) from error
+
+    def _keeps_versions(self) -> bool:
+        """Say whether a plain delete would only hide an object; asked once.
+
+        Not every store has versions or tells; there a plain delete is right.
+        """
+        if self._versioned is None:
+            try:
+                found = self._client.get_bucket_versioning(Bucket=self._bucket)
+                self._versioned = bool(found.get("Status"))
+            except ClientError as error:
+                if s3errors.code(error) not in s3errors.UNASKABLE:
+                    raise
+                self._versioned = False
+        return self._versioned
+
     # -- errors
 
     def _fail(
@@ -272,3 +312,17 @@ class S3Storage:
             f"{self.url} lists object {name} after {last}, which is not in order",
             hint="use a general purpose bucket; directory buckets have no order",
         )
+
+
+def _versions(client: S3Client, bucket: str, key: str) -> list[str]:
+    """Return the ids of an object's versions, those that hide it last."""
+    pages = client.get_paginator("list_object_versions").paginate(
+        Bucket=bucket, Prefix=key
+    )
+    versions: list[str] = []
+    markers: list[str] = []
+    for page in pages:
+        held, hiding = page.get("Versions", ()), page.get("DeleteMarkers", ())
+        versions += [one["VersionId"] for one in held if one["Key"] == key]
+        markers += [one["VersionId"] for one in hiding if one["Key"] == key]
+    return versions + markers

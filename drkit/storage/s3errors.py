@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
+
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -23,14 +26,19 @@ from drkit.errors import (
     StorageError,
 )
 
+if TYPE_CHECKING:
+    from mypy_boto3_s3.type_defs import HeadObjectOutputTypeDef
+
 BUCKET_HINT = (
     "look for typing errors in the policy's repository URL, region and endpoint, or"
     " create the bucket"
 )
+UNASKABLE = {"AccessDenied", "MethodNotAllowed", "NotImplemented"}  # of a feature
 _FORBIDDEN_HINT = (
     "the keys need s3:ListBucket on the bucket, and s3:GetObject, s3:PutObject and"
-    " s3:DeleteObject below the prefix; without s3:ListBucket, S3 also answers 403 for"
-    " an object that is not there"
+    " s3:DeleteObject below the prefix; in a bucket that keeps versions also"
+    " s3:ListBucketVersions and s3:DeleteObjectVersion. Without s3:ListBucket, S3 also"
+    " answers 403 for an object that is not there"
 )
 _HINTS = {
     "InvalidAccessKeyId": "the store does not know this access key id",
@@ -67,6 +75,15 @@ def code(error: ClientError | BotoCoreError) -> str:
     if isinstance(error, ClientError):
         return str(error.response.get("Error", {}).get("Code", ""))
     return ""
+
+
+def lock(found: HeadObjectOutputTypeDef) -> str | None:
+    """Say what keeps a version from being deleted, by the store's own clock."""
+    if found.get("ObjectLockLegalHoldStatus") == "ON":
+        return "a legal hold"
+    until = found.get("ObjectLockRetainUntilDate")
+    now = parsedate_to_datetime(found["ResponseMetadata"]["HTTPHeaders"]["date"])
+    return f"a lock until {until}" if until is not None and until > now else None
 
 
 def explain(

@@ -343,6 +343,7 @@ def test_a_cache_hit_imports_nothing_heavy(
         "drkit",
         "drkit.errors",
         "drkit.config",
+        "drkit.rights",
         *(f"drkit.config.{name}" for name in ours),
         "__future__",
         "errno",

@@ -356,8 +356,10 @@ def test_defaults_in_the_schema_are_what_the_loader_takes() -> None:
         "KeysSection.provider": "local",
         "BackupSection.source": "local",
         "BackupSection.compression_level": 3,
+        "BackupSection.audit_every": format_duration(BackupSection().audit_every),
         "BackupSection.wal_timeout": format_duration(BackupSection().wal_timeout),
         "BackupSection.timezone": "UTC",
+        "RetentionSection.max_deletions": 100,
         "WalSection.timeout": format_duration(WalSection().timeout),
     }
 

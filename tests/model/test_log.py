@@ -4,6 +4,7 @@ import contextlib
 import copy
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,9 +21,11 @@ from drkit.model.log import (
     ExpireIntent,
     LogState,
     Open,
-    entry_from_json,
-    entry_to_json,
+    Pin,
+    Proven,
+    Unpin,
 )
+from drkit.model.log_json import UnknownEntry, entry_from_json, entry_to_json
 from drkit.model.lsn import Lsn
 from tests.builders import commit_entry
 
@@ -42,6 +45,9 @@ def begun(number: int, parent: str | None = None) -> Begin:
 FULL, OTHER = begun(1), begun(2)
 CHILD = begun(3, FULL.label)
 COMMIT_FULL, COMMIT_CHILD = commit_entry(FULL), commit_entry(CHILD)
+LATER = datetime(2026, 3, 1, tzinfo=UTC)
+PIN = Pin(FULL.label, "before the migration", LATER)
+PROVEN = Proven(FULL.label, LATER, "ab" * 32)
 ENTRIES: list[Entry] = [
     OPEN,
     FULL,
@@ -50,6 +56,9 @@ ENTRIES: list[Entry] = [
     Abandon(FULL.attempt, "why"),
     ExpireIntent((FULL.label,)),
     ExpireDone((FULL.label, CHILD.label)),
+    PIN,
+    Unpin(FULL.label),
+    PROVEN,
 ]
 
 
@@ -81,6 +90,17 @@ ALLOWED: list[tuple[tuple[Entry, ...], Entry]] = [
         (FULL, COMMIT_FULL, ExpireIntent((FULL.label,))),
         ExpireDone((FULL.label,)),
     ),
+    ((FULL, COMMIT_FULL), PIN),
+    ((FULL, COMMIT_FULL, PIN), replace(PIN, until=None)),
+    ((FULL, COMMIT_FULL, PIN), Unpin(FULL.label)),
+    ((FULL, COMMIT_FULL, PIN, Unpin(FULL.label)), ExpireIntent((FULL.label,))),
+    (
+        (FULL, COMMIT_FULL, CHILD, COMMIT_CHILD, PIN),
+        ExpireIntent((CHILD.label,)),
+    ),
+    ((FULL, COMMIT_FULL), PROVEN),
+    ((FULL, COMMIT_FULL, PROVEN), replace(PROVEN, evidence="cd" * 32)),
+    ((FULL, COMMIT_FULL, PROVEN), ExpireIntent((FULL.label,))),
 ]
 
 REFUSED: list[tuple[tuple[Entry, ...], Entry, str]] = [
@@ -116,6 +136,19 @@ REFUSED: list[tuple[tuple[Entry, ...], Entry, str]] = [
     ),
     ((FULL, COMMIT_FULL), ExpireDone((FULL.label,)), "no intent"),
     ((FULL, COMMIT_FULL), ExpireIntent((FULL.label, FULL.label)), "twice"),
+    ((), PIN, "no live backup"),
+    ((FULL,), PIN, "no live backup"),
+    ((FULL, COMMIT_FULL, ExpireIntent((FULL.label,))), PIN, "no live backup"),
+    ((FULL, COMMIT_FULL), Unpin(FULL.label), "not pinned"),
+    ((FULL, COMMIT_FULL, PIN, Unpin(FULL.label)), Unpin(FULL.label), "not pinned"),
+    ((FULL, COMMIT_FULL, PIN), ExpireIntent((FULL.label,)), "pinned: before the"),
+    (
+        (FULL, COMMIT_FULL, CHILD, COMMIT_CHILD, replace(PIN, label=CHILD.label)),
+        ExpireIntent((FULL.label, CHILD.label)),
+        "pinned: before the",
+    ),
+    ((FULL,), PROVEN, "no live backup"),
+    ((FULL, COMMIT_FULL, ExpireIntent((FULL.label,))), PROVEN, "no live backup"),
 ]
 
 
@@ -153,6 +186,28 @@ def test_a_backup_exists_from_its_commit_to_its_intent() -> None:
     state.apply(ExpireDone((FULL.label,)))
     assert not state.expiring
     assert state.attempts[FULL.attempt].state is AttemptState.COMMITTED
+
+
+def test_pins_and_proofs_are_of_live_backups() -> None:
+    state = state_after(FULL, COMMIT_FULL, PIN, PROVEN)
+    newer = replace(PIN, reason="audit", until=None)
+    state.apply(newer)
+    assert state.pins == {FULL.label: newer}
+    assert state.proven == {FULL.label: PROVEN}
+    state.apply(Unpin(FULL.label))
+    state.apply(ExpireIntent((FULL.label,)))
+    assert (state.pins, state.proven) == ({}, {})
+
+
+def test_an_entry_of_a_later_version_is_told_apart() -> None:
+    with pytest.raises(UnknownEntry, match="'moved'"):
+        entry_from_json({"type": "moved"})
+
+
+@pytest.mark.parametrize("evidence", ["", "ab" * 31, "AB" * 32, "ab" * 32 + "\n"])
+def test_evidence_is_a_digest(evidence: str) -> None:
+    with pytest.raises(ValueError, match="no SHA-256"):
+        entry_from_json(entry_to_json(PROVEN) | {"evidence": evidence})
 
 
 @pytest.mark.parametrize("entry", ENTRIES)

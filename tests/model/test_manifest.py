@@ -17,7 +17,7 @@ from tests.builders import manifest_head, rows_of
 
 
 def manifest(paths: list[bytes], runs: list[int], packs: list[int]) -> Manifest:
-    files = rows_of(FILE, *((1, 0o600, 10 * count, 0, count) for count in runs))
+    files = rows_of(FILE, *((1, 0o600, 10 * count, 0, 0, 0, count) for count in runs))
     digest = np.zeros(32, dtype=np.uint8)
     pack_rows = rows_of(PACK, *((100, digest, count) for count in packs))
     return Manifest(

@@ -20,6 +20,7 @@ from typing import Any
 
 from drkit.cli.session import Options, Session, run_session
 from drkit.config.loading import load_policy
+from drkit.model.label import BackupKind
 from tests.operations import badblocks
 from tests.operations.backup_tools import Listener, site_of
 
@@ -66,11 +67,13 @@ class Backups:
         """Start a backup and return its process id; `ended` must follow.
 
         Args:
-            source: `local` or `stream`.
+            source: `local` or `stream`; with `+incr` behind it for an incremental.
             request: `kill` as (method, at, after); `put_delay` in seconds;
                 `read_errors_from`, a position in files from which on reads fail.
         """
-        asked = {"policy": str(self._policy), "source": source} | request
+        source, _, kind = source.partition("+")
+        asked = {"policy": str(self._policy), "source": source, "kind": kind or "full"}
+        asked |= request
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
@@ -133,7 +136,7 @@ def _take(session: Session, request: dict[str, Any], directory: Path) -> int:
         site.storage.delay("put", request["put_delay"])
     if "read_errors_from" in request:
         badblocks.fail_reads_from(request["read_errors_from"])
-    site.take(Listener())
+    site.take(Listener(), BackupKind(request["kind"]))
     counts = [site.storage.calls["put"], site.storage.calls.total()]
     (directory / "counts").write_text(json.dumps(counts))
     return 0

@@ -13,7 +13,9 @@ import pytest
 from drkit import wiring
 from drkit.config.compiled import compile_policy
 from drkit.crypto.signing import parse_public
-from drkit.operations.backup import BackupOptions, full_backup
+from drkit.model.due import Due
+from drkit.model.label import BackupKind
+from drkit.operations.backup import BackupOptions, take_backup
 from drkit.postgres.archiver import archiver_asker
 from drkit.repository.identity import read_lineage
 from drkit.repository.keyring import Keyring
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from tests.protect import Protected
 
 SOURCES = ("local", "stream")
+KINDS = (*SOURCES, "local+incr")
+"""What is taken while something goes wrong; `+incr` is an incremental."""
 MOSTLY_LOCAL = ("local", pytest.param("stream", marks=pytest.mark.long))
 MOSTLY_STREAM = ("stream", pytest.param("local", marks=pytest.mark.long))
 OTHER_HOST = "another-host"
@@ -111,22 +115,30 @@ class Site:
         wal = WalArchive(self.storage, layout, lineage, keyring, system)
         return Repository(self.storage, layout, lineage, keyring, log, wal, self.clock)
 
-    def take(self, listener: Listener | None = None) -> BackupSummary:
-        """Take a full backup as the command line does."""
+    def take(
+        self,
+        listener: Listener | None = None,
+        kind: BackupKind = BackupKind.FULL,
+    ) -> BackupSummary:
+        """Take a backup as the command line does."""
         repository = self.repository()
-        server, source, questions = wiring.open_source(self.policy, wiring.Secrets({}))
-        with closing(questions), closing(source):
+        with closing(wiring.open_source(self.policy, wiring.Secrets({}))) as opened:
             options = BackupOptions(
                 self.host or wiring.host_name(),
                 self.policy.backup.source,
                 self.jobs,
                 1,
                 self.wal_timeout,
-                archiver_asker(questions),
+                archiver_asker(opened.questions),
             )
-            return full_backup(
-                repository, server, source, options, listener or Listener()
-            )
+            return take_backup(
+                repository,
+                opened.present,
+                opened.source,
+                Due(kind, "asked for"),
+                options,
+                listener or Listener(),
+            ).summary
 
     def manifest(self, label: str) -> Manifest:
         """Read a backup's manifest."""
@@ -142,6 +154,7 @@ def site(protected: Protected, source: str | None = None, **options: Any) -> Sit
 def site_of(policy: Policy, source: str | None = None, **options: Any) -> Site:
     """Return a site as a policy says, but for the source."""
     if source is not None:
+        source = source.partition("+")[0]
         backup = policy.backup.model_copy(update={"source": source})
         policy = policy.model_copy(update={"backup": backup})
     bare = wiring.bare_storage(compile_policy(policy), wiring.Secrets({}))

@@ -15,7 +15,7 @@ from drkit.model.log import AttemptState
 from drkit.postgres import process
 from tests.operations.backup_child import Backups
 from tests.operations.backup_tools import (
-    SOURCES,
+    KINDS,
     assert_not_in_backup,
     assert_tidy,
     attempts,
@@ -48,7 +48,7 @@ def backups(protected: Protected, tmp_path: Path) -> Iterator[Backups]:
         yield running
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", KINDS)
 def test_kill_at_some_storage_calls(
     source: str,
     protected: Protected,
@@ -74,7 +74,7 @@ def test_kill_at_some_storage_calls(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", KINDS)
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_kill_at_every_storage_call(
     source: str, after: bool, protected: Protected, backups: Backups
@@ -82,23 +82,26 @@ def test_kill_at_every_storage_call(
     kept = [site(protected, source).take().label]
     killed = 0
     for at in _moments(protected, every=1):
-        if backups.run(source, kill=("any", at, after)).status != KILLED:
+        ended = backups.run(source, kill=("any", at, after))
+        if ended.status != KILLED:
             break
         kept = _still_there(kept, protected.labels())
         kept = [*kept, site(protected, source).take().label]
         assert protected.labels() == kept
         assert_tidy(site(protected))
         killed += 1
+    assert ended.status == 0, ended.stderr
     assert killed > 20
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", KINDS)
 def test_kill_around_the_commit_leaves_the_backup_whole_or_absent(
     source: str,
     protected: Protected,
     backups: Backups,
     scene: Scene,
 ) -> None:
+    assert backups.run(source).status == 0
     clean = backups.run(source)
     assert clean.status == 0, clean.stderr
     first = protected.labels()
@@ -110,16 +113,16 @@ def test_kill_around_the_commit_leaves_the_backup_whole_or_absent(
     at = clean.puts + 1
     assert backups.run(source, kill=("put", at, True)).status == KILLED
     second = protected.labels()
-    assert len(second) == 2
+    assert len(second) == 3
     with restored(scene, protected) as found:
         assert found.sql("SELECT count(*) FROM t") == 1000
 
     assert backups.run(source).status == 0
-    assert protected.labels()[:2] == second
+    assert protected.labels()[:3] == second
     assert_tidy(site(protected))
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", KINDS)
 def test_sigterm_while_it_copies(
     source: str, protected: Protected, backups: Backups
 ) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from drkit.errors import RepositoryMissing
+from drkit.errors import KeyUnavailable, RepositoryMissing
 from drkit.model.objectives import Objectives
 from drkit.model.wal import WalFileName, parse_segment
 from drkit.operations.info import cluster_info
@@ -52,6 +52,30 @@ def commit(protected: Protected) -> datetime:
     return before
 
 
+def test_without_the_key_of_the_wal_all_the_rest_is_shown(protected: Protected) -> None:
+    protected.change_policy(lambda policy: policy.update(objectives={"rpo": "1 hour"}))
+    label = protected.backup()
+    key = protected.home / "keys" / "wal.key"
+    key.rename(key.with_suffix(".away"))
+    told = protected.drkit("info")
+    assert told.returncode == KeyUnavailable.exit_code
+    text = told.stdout.decode()
+    assert "\nUNKNOWN what can be restored: " in text
+    assert f": there is no file {key}\n" in text
+    assert "\nUNKNOWN: rpo 1 h" in text
+    assert f"\n{label} " in text
+    assert "\nWAL of timeline 1: " in text
+    asked = protected.drkit("info", NAME, "--output", "json")
+    assert asked.returncode == KeyUnavailable.exit_code
+    (found,) = json.loads(asked.stdout)["policies"]
+    assert [one["label"] for one in found["backups"]] == [label]
+    assert found["wal_error"]["error"] == "KeyUnavailable"
+    assert (found["restorable"], found["newest_moment"]) == ([], None)
+    assert found["rpo"]["met"] is False
+    key.with_suffix(".away").rename(key)
+    assert protected.json("info", NAME)["policies"][0]["wal_error"] is None
+
+
 def test_what_can_be_restored_reaches_to_the_last_archived_commit(
     protected: Protected,
 ) -> None:
@@ -69,8 +93,8 @@ def test_what_can_be_restored_reaches_to_the_last_archived_commit(
 
     assert [one.label for one in found.backups] == [first, second]
     assert found.running == ()
-    assert found.unrestorable == ()
-    (window,) = found.windows
+    assert found.restorable.unrestorable == ()
+    (window,) = found.restorable.windows
     assert window.labels == (first, second)
     assert window.start_time == found.backups[0].stop_time
     assert window.start_lsn == found.backups[0].stop_lsn
@@ -78,7 +102,7 @@ def test_what_can_be_restored_reaches_to_the_last_archived_commit(
     assert window.end_lsn == parse_segment(newest, SMALL).next().start(SMALL)
     assert window.end_time is not None
     assert before <= window.end_time <= after
-    assert found.newest_moment == window.end_time
+    assert found.restorable.newest_moment == window.end_time
     (timeline,) = found.wal.timelines
     assert timeline.last.name(SMALL) == newest
     assert found.newest_backup_age == found.time - found.backups[-1].stop_time
@@ -99,7 +123,7 @@ def test_a_gap_ends_a_window_and_the_next_backup_begins_another(
 
     found = info(protected)
 
-    before, after = found.windows
+    before, after = found.restorable.windows
     assert (before.labels, after.labels) == ((first,), (second,))
     assert before.missing == lost
     assert before.end_lsn == parse_segment(kept, SMALL).next().start(SMALL)
@@ -108,7 +132,11 @@ def test_a_gap_ends_a_window_and_the_next_backup_begins_another(
     (gap,) = found.wal.timelines[0].gaps
     assert gap.first.name(SMALL) == lost
     text = protected.drkit("info", NAME).stdout.decode()
-    assert f"EXCEPT what follows: WAL segment {lost} is missing" in text
+    (hole,) = found.restorable.holes
+    assert (hole.after_lsn, hole.after_time) == (before.end_lsn, before.end_time)
+    assert (hole.until_lsn, hole.until_time) == (after.start_lsn, after.start_time)
+    assert f"EXCEPT after {hole.after_time.isoformat(sep=' ')[:19]}" in text
+    assert f"WAL segment {lost} is missing" in text
     assert f"GAP: {lost} missing" in text
 
 
@@ -118,11 +146,11 @@ def test_a_backup_without_its_own_wal_is_not_restorable(protected: Protected) ->
     own = parse_segment("0" * 7 + "1" + "0" * 16, SMALL)._replace(number=start // SMALL)
     protected.repository().storage.delete(wal_object(protected, own.name(SMALL)))
     found = info(protected)
-    assert found.windows == ()
-    assert [(one.label, one.missing) for one in found.unrestorable] == [
+    assert found.restorable.windows == ()
+    assert [(one.label, one.missing) for one in found.restorable.unrestorable] == [
         (label, own.name(SMALL))
     ]
-    assert found.newest_moment is None
+    assert found.restorable.newest_moment is None
     assert "NOT RESTORABLE" in protected.drkit("info", NAME).stdout.decode()
 
 
@@ -166,7 +194,7 @@ def test_a_new_timeline_is_followed(protected: Protected) -> None:
     before = commit(protected)
     protected.archive_now()
     found = info(protected)
-    (window,) = found.windows
+    (window,) = found.restorable.windows
     assert window.timeline == 2
     assert window.end_time is not None
     assert window.end_time >= before

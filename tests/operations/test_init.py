@@ -154,6 +154,32 @@ def test_who_follows_what_it_prints_is_protected(
     assert run_drkit("backup", "main", *in_policies).returncode == 0
 
 
+def test_what_it_prints_can_be_pasted_into_psql(own_setup: Setup) -> None:
+    cluster = own_setup.cluster
+    cluster.sql("CREATE ROLE backup LOGIN")
+    as_role = own_setup.cluster.url.replace("postgres@", "backup@", 1)
+    told = own_setup.command("--url", as_role, "--source", "stream")
+    assert b"let a superuser run: GRANT" in told.stderr
+    cluster.sql("GRANT pg_monitor TO backup")
+    for function in ("pg_control_system", "pg_control_init", "pg_control_checkpoint"):
+        cluster.sql(f"GRANT EXECUTE ON FUNCTION pg_catalog.{function}() TO backup")
+    told = own_setup.command("--url", as_role, "--source", "stream")
+    assert told.returncode == 0, told.stderr.decode()
+    _, _, after = told.stdout.decode().partition("in psql:\n\n")
+    sql, _, rest = after.partition("\n\n")
+    assert rest.startswith("IMPORTANT: ")
+    assert sql.splitlines()[0].startswith("-- Settings")
+    assert "-- Rights" in sql
+    cluster.psql(sql)
+    cluster.stop()
+    cluster.start()
+    assert cluster.sql("SHOW archive_mode") == "on"
+    assert cluster.sql("SHOW archive_timeout") == "1min"
+    assert str(own_setup.policy_path()) in cluster.sql("SHOW archive_command")
+    can = "SELECT rolreplication FROM pg_roles WHERE rolname = 'backup'"
+    assert cluster.sql(can) is True
+
+
 def test_lines_for_the_configuration_file_say_the_same(own_setup: Setup) -> None:
     found = own_setup.init()
     own_setup.cluster.stop()

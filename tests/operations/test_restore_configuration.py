@@ -85,6 +85,9 @@ def write_configuration(protected: Protected) -> None:
         file.write("include_if_exists 'nothing.conf'\n")
         file.write("include 'more/../postgresql.extra'\n")
         file.write("recovery_target_lsn = '0/1000'  # from a rehearsal\n")
+        file.write(f"recovery_end_command = 'touch {data}.moved'\n")
+        file.write(f"archive_cleanup_command = 'touch {data}.cleaned'\n")
+        file.write("restore_command = 'false'\nrecovery_min_apply_delay = 1h\n")
     written = {
         "more/recovery.inc": "recovery_target = 'immediate'\n",
         "postgresql.extra": "work_mem = 4MB\nrecovery_target_time = ''\n",
@@ -110,15 +113,21 @@ def test_a_copy_with_odd_paths_and_old_settings_recovers(odd: Odd) -> None:
     assert "archive_command" in automatic
     for gone in ("long ago", "'99'", "rm -rf", "'1d'", "'false'", "'shutdown'"):
         assert gone not in automatic
+    old = odd.protected.cluster.data_directory
     for path, line in (
         ("more/recovery.inc", "recovery_target = 'immediate'"),
         ("postgresql.extra", "recovery_target_time = ''"),
         ("conf.d/20.conf", "Recovery_Target_Name=x"),
         ("postgresql.conf", "recovery_target_lsn = '0/1000'  # from a rehearsal"),
+        ("postgresql.conf", f"recovery_end_command = 'touch {old}.moved'"),
+        ("postgresql.conf", f"archive_cleanup_command = 'touch {old}.cleaned'"),
+        ("postgresql.conf", "restore_command = 'false'"),
+        ("postgresql.conf", "recovery_min_apply_delay = 1h"),
     ):
         text = (target / path).read_text()
         assert f"# commented out by drkit restore: {line}\n" in text
-        assert f"{target}/{path}:" in said.out.replace("more/../", "")
+        name = line.partition("=")[0].strip().lower()
+        assert f"{name} in {target}/{path}:" in said.out.replace("more/../", "")
     assert "never read" in (target / "conf.d/30.txt").read_text()
     assert "maintenance_work_mem = '17MB'\n" in (target / "conf.d/20.conf").read_text()
 
@@ -127,18 +136,43 @@ def test_a_copy_with_odd_paths_and_old_settings_recovers(odd: Odd) -> None:
     assert restored.sql("SHOW maintenance_work_mem") == "17MB"
     assert restored.sql("SHOW recovery_target_xid") == odd.xid
     assert restored.sql("SHOW recovery_min_apply_delay") == "0"
+    assert restored.sql("SHOW recovery_end_command") == ""
+    restored.sql("CHECKPOINT")
+    assert not [
+        place for place in ("moved", "cleaned") if Path(f"{old}.{place}").exists()
+    ]
 
 
-def test_the_same_kind_of_target_is_overridden_and_left_alone(odd: Odd) -> None:
-    """A time in postgresql.conf and ours in postgresql.auto.conf do not conflict."""
-    target = odd.target()
-    last = odd.protected.repository().backups()[-1].backup.stop_time.isoformat()
-    restore(odd.protected, target, "--target-time", last)
-    assert (
-        (target / "postgresql.extra")
-        .read_text()
-        .endswith("recovery_target_time = ''\n")
+def test_configuration_outside_of_the_data_directory_is_overridden(
+    scene: Scene,
+) -> None:
+    """Nothing can be commented out there: other clusters may use that file."""
+    protected = scene.protect(NEWEST)
+    cluster = protected.cluster
+    outside = scene.directory() / "postgresql.conf"
+    data = Path(cluster.data_directory)
+    (data / "postgresql.conf").rename(outside)
+    marker = outside.with_suffix(".moved")
+    with outside.open("a") as file:
+        file.write(f"data_directory = '{data}'\n")
+        file.write(f"hba_file = '{data}/pg_hba.conf'\n")
+        file.write(f"ident_file = '{data}/pg_ident.conf'\n")
+        file.write(f"recovery_end_command = 'touch {marker}'\n")
+        file.write("recovery_min_apply_delay = 1h\n")
+    give_to(protected.account, outside)
+    cluster.stop()
+    cluster.settings |= {"config_file": str(outside)}
+    cluster.start()
+    backup(protected)
+    target = scene.target()
+    said = restore(protected, target)
+    assert "recovery_end_command = ''\n" in said.out
+    restored = scene.start(
+        target, NEWEST, config_file=str(outside), data_directory=str(target)
     )
+    assert restored.sql("SHOW recovery_end_command") == ""
+    assert restored.sql("SHOW recovery_min_apply_delay") == "0"
+    assert not marker.exists()
 
 
 def test_a_plan_changes_nothing_and_shows_what_will_be_written(odd: Odd) -> None:

@@ -6,10 +6,12 @@ import os
 from typing import TYPE_CHECKING
 
 from drkit.model.manifest import FileKind
+from drkit.model.pagemap import compose
 from drkit.operations.filling import write_files
 from drkit.postgres.target_checks import MARKER
 from drkit.postgres.target_directory import TargetDirectory
 from drkit.repository.packing import Packed, PackWriter
+from drkit.repository.unpacking import PackReader
 from tests.builders import World, begin, manifest_head, manifest_of, packing
 
 if TYPE_CHECKING:
@@ -57,7 +59,9 @@ def fill(
     directory = TargetDirectory(str(target), {}, None)
     directory.begin()
     counter = Counter()
-    write_files(repository, manifest, directory, counter, jobs)
+    page_map = compose((manifest,))
+    reader = PackReader(repository, page_map)
+    write_files(reader, page_map, directory, counter, jobs)
     directory.close()
     return counter
 

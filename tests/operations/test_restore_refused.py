@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -142,6 +144,48 @@ def test_a_target_that_is_in_no_wal_is_refused(
     assert error["exit_code"] == UNREACHABLE
     assert target[1] in error["message"]
     assert "can be reached" in error["hint"]
+
+
+def test_an_unknown_name_is_refused_with_the_names_there_are(scene: Scene) -> None:
+    """Also those to which only an older backup leads; of many the newest."""
+    protected = scene.protect(max(versions_under_test()))
+    point = "SELECT pg_create_restore_point('{}')"
+    cluster = protected.cluster
+    first = backup(protected)
+    for number in range(4):
+        cluster.sql(point.format(f"early {number}"))
+    backup(protected)
+    for number in range(8):
+        cluster.sql(point.format(f"late {number}"))
+    protected.archive_now()
+    cluster.stop()
+    target = scene.target()
+    hint = refused(protected, target, "--target-name", "latest 7")["hint"]
+    told = [f"late {number}" for number in range(7, -1, -1)]
+    told += ["early 3", "early 2"]
+    assert re.findall(r"'((?:early|late) \d)' of 2", hint) == told
+    assert ", and 2 older; from 2" in hint
+    hint = refused(protected, target, "latest", "--target-name", "early 1")["hint"]
+    assert re.findall(r"'((?:early|late) \d)' of 2", hint) == told[:8]
+    ambiguous = refused(protected, target, "20", "--target-immediate")
+    several = f"'20' could be any of 2 backups of {NAME}: "
+    assert ambiguous["message"].startswith(several)
+    assert first in ambiguous["message"]
+
+
+def test_times_are_told_in_local_time_too(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (archive.early.stop_time - MICROSECOND).isoformat()
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Asia/Kolkata")
+        time.tzset()
+        hint = archive.refused("--target-time", before)["hint"]
+    time.tzset()
+    for moment in (archive.early.stop_time, archive.last):
+        there = moment.astimezone(ZoneInfo("Asia/Kolkata")).isoformat(sep=" ")
+        utc = moment.astimezone(UTC).isoformat(sep=" ")
+        assert f"{utc}, here {there}" in hint
 
 
 def test_a_timeline_that_does_not_descend_is_refused(archive: Archive) -> None:

@@ -138,6 +138,7 @@ def test_backup_session_gives_what_the_server_would_write(
         session = BackupSession(connection)
         start = session.start("nightly é")
         assert session.alive()
+        assert session.timeline == 1
         stop = session.stop()
 
     label = stop.backup_label.decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import struct
 import threading
@@ -47,6 +48,17 @@ SETTINGS = {
     "wal_log_hints": "on",
     "wal_level": "logical",
 }
+
+
+# The fields of a control file that PostgreSQL 17 wrote.
+OF_17 = base64.b64decode(
+    "LbdFcOyOAWukBgAAiXkQDAEAAAAAAAAAuo8BawAAAAAoAAAfAAAAACgAAB8AAAAAAQAAAAEAAAAB"
+    "AAAAAQAAAN5YAAAAAAAAHUAAAAEAAAAAAAAA2gIAAAEAAAABAAAAAQAAAAAAAAC6jwFrAAAAAAAA"
+    "AAAAAAAAAAAAAAAAAADoAwAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+    "AAEAAAAAAAAAZAAAAAgAAAAKAAAAAAAAAEAAAAAAAAAACAAAAAAAAACH1jJBACAAAAAAAgAAIAAA"
+    "AAAAAUAAAAAgAAAAzAcAAAAIAAABAAAAAQAAAE9cKCamyZNfW5BkPVkxm1TJl5Fn33ow1Pbk7QVT"
+    "bjDciGDcQA=="
+)
 
 
 def control_path(cluster: Cluster) -> Path:
@@ -290,3 +302,13 @@ def test_invalid_checkpoint_starts_only_with_a_label(
 def test_crc32c_of_rfc_3720(data: bytes, expected: int) -> None:
     assert crc32c(data) == expected
     assert crc32c(data[5:], crc32c(data[:5])) == expected
+
+
+def test_a_control_file_of_17_is_read() -> None:
+    found = parse_control(OF_17.ljust(8192, b"\0"))
+    assert found.pg_control_version == 1700
+    assert found.system_identifier == 7710601183182042925
+    assert str(found.checkpoint) == "0/1F000028"
+    assert found.wal_segment_size == 16 << 20
+    assert found.data_checksums
+    assert invalidate_checkpoint(OF_17.ljust(8192, b"\0"))

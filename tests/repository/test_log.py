@@ -12,6 +12,7 @@ from drkit.errors import (
     AttemptFenced,
     Corrupt,
     KeyUnavailable,
+    NotFound,
     RepositoryMissing,
     StorageError,
 )
@@ -133,9 +134,9 @@ def test_backups_are_found_by_label_prefix_and_latest(world: World) -> None:
     assert repository.find(first).backup.label == first
     assert repository.find(second[:15]).backup.label == second
     for label in ("2026", "2025", "", "LATEST"):
-        with pytest.raises(Exception, match="match") as caught:
+        with pytest.raises(NotFound) as caught:
             repository.find(label)
-        assert first in (caught.value.hint or "")  # type: ignore[attr-defined]
+        assert first in f"{caught.value.message} {caught.value.hint}"
 
 
 def test_a_manifest_that_is_not_the_committed_one_is_refused() -> None:

@@ -172,7 +172,7 @@ def test_an_added_signer_is_believed(world: World) -> None:
         ({"drkit": "manifest"}, "another format"),
         ({"type": "begin"}, "malformed"),
         ({"type": ["begin"]}, "malformed"),
-        ({"type": "forget"}, "malformed"),
+        ({"type": "forget"}, "are not known"),
         ({"time": "yesterday"}, "malformed"),
         ({"time": "2026-01-15T10:30:00"}, "malformed"),
         ({"host": None}, "malformed"),

@@ -22,11 +22,20 @@ from hypothesis.stateful import (
 
 from drkit.errors import AttemptFenced
 from drkit.model.label import label_time
-from drkit.model.log import Abandon, AttemptState, Entry, ExpireDone, ExpireIntent
+from drkit.model.log import (
+    Abandon,
+    AttemptState,
+    Entry,
+    ExpireDone,
+    ExpireIntent,
+    Pin,
+    Proven,
+    Unpin,
+)
 from drkit.storage.local import LocalStorage
 from drkit.storage.memory import MemoryStorage
 from drkit.storage.retry import RetryingStorage
-from tests.builders import World, begin, commit_entry
+from tests.builders import EPOCH, World, begin, commit_entry
 from tests.faults import FaultyStorage, unavailable
 
 if TYPE_CHECKING:
@@ -51,6 +60,8 @@ class Model:
     abandoned: set[str] = field(default_factory=set)
     live: dict[str, str | None] = field(default_factory=dict)
     expiring: set[str] = field(default_factory=set)
+    pinned: set[str] = field(default_factory=set)
+    proven: set[str] = field(default_factory=set)
     entries: int = 1
 
     def may_commit(self, begun: Begin) -> bool:
@@ -60,7 +71,7 @@ class Model:
     def may_expire(self, labels: set[str]) -> bool:
         children = {p for label, p in self.live.items() if label not in labels}
         children |= {b.parent for b in self.begins if b.attempt in self.running}
-        return labels <= self.live.keys() and not labels & children
+        return labels <= self.live.keys() and not labels & (children | self.pinned)
 
 
 class LogMachine(RuleBasedStateMachine):
@@ -153,6 +164,7 @@ class LogMachine(RuleBasedStateMachine):
             for label in labels:
                 del self.model.live[label]
             self.model.expiring |= labels
+            self.model.proven -= labels
 
     @rule(writer=WRITER, pick=PICK)
     def finishes_expiring(self, writer: int, pick: int) -> None:
@@ -162,6 +174,31 @@ class LogMachine(RuleBasedStateMachine):
         allowed = label in self.model.expiring
         if self.append(writer, ExpireDone((label,)), allowed=allowed):
             self.model.expiring.discard(label)
+
+    @rule(writer=WRITER, pick=PICK)
+    def pins(self, writer: int, pick: int) -> None:
+        label = self.any_label(pick)
+        allowed = label in self.model.live
+        if self.append(writer, Pin(label, f"reason {pick}", None), allowed=allowed):
+            self.model.pinned.add(label)
+
+    @rule(writer=WRITER, pick=PICK)
+    def unpins(self, writer: int, pick: int) -> None:
+        label = self.any_label(pick)
+        if self.append(writer, Unpin(label), allowed=label in self.model.pinned):
+            self.model.pinned.remove(label)
+
+    @rule(writer=WRITER, pick=PICK)
+    def proves(self, writer: int, pick: int) -> None:
+        label = self.any_label(pick)
+        entry = Proven(label, EPOCH, "ab" * 32)
+        if self.append(writer, entry, allowed=label in self.model.live):
+            self.model.proven.add(label)
+
+    def any_label(self, pick: int) -> str:
+        """Choose an attempt's label; one that never was if there is none."""
+        labels = [begun.label for begun in self.model.begins]
+        return labels[pick % len(labels)] if labels else "20260115-103000-full"
 
     def append(self, writer: int, entry: Entry, *, allowed: bool) -> bool:
         """Append, and hold the outcome against the model; say whether it was done."""
@@ -190,6 +227,8 @@ class LogMachine(RuleBasedStateMachine):
         assert list(state.backups) == list(model.live)
         assert {begun.attempt for begun in state.running()} == model.running
         assert state.expiring == model.expiring
+        assert state.pins.keys() == model.pinned
+        assert state.proven.keys() == model.proven
         abandoned = {
             attempt
             for attempt, one in state.attempts.items()

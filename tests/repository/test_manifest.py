@@ -14,8 +14,17 @@ from hypothesis import strategies as st
 
 from drkit.crypto.sealing import MAX_FRAME, overhead
 from drkit.errors import Corrupt
-from drkit.model.manifest import DAMAGED, FILE, FRAME, PACK, RUN, Manifest
-from drkit.repository.manifest import decode, encode, safe_path
+from drkit.model.label import BackupKind
+from drkit.model.manifest import (
+    DAMAGED,
+    FILE,
+    FRAME,
+    PACK,
+    RUN,
+    Manifest,
+    ParentRef,
+)
+from drkit.repository.manifest import decode, encode, safe_paths
 from tests.builders import manifest_head, rows_of
 
 if TYPE_CHECKING:
@@ -36,7 +45,10 @@ def small() -> Manifest:
         manifest_head(),
         [b"base", b"base/1", b"base/2"],
         rows_of(
-            FILE, (2, 0o700, 0, 5, 0), (1, 0o600, 300, -5, 2), (1, 0o640, 40, 5, 1)
+            FILE,
+            (2, 0o700, 0, 5, 0, 0, 0),
+            (1, 0o600, 300, -5, 77, 0, 2),
+            (1, 0o640, 40, 5, 0, 0, 1),
         ),
         rows_of(PACK, pack_row(116, 56), pack_row(116)),
         rows_of(FRAME, (116, 200, 1), (56, 40, 0), (116, 100, 0)),
@@ -55,6 +67,7 @@ def same(first: Manifest, second: Manifest) -> bool:
     return (
         first.head == second.head
         and first.paths == second.paths
+        and first.gone == second.gone
         and all(
             np.array_equal(getattr(first, name), getattr(second, name))
             for name in tables
@@ -102,13 +115,22 @@ def test_a_hundred_thousand_files_are_read_in_a_second_or_two() -> None:
 
 # -- paths
 
-PATHS = st.lists(st.binary(min_size=1, max_size=6), max_size=5).map(b"/".join)
+PART = st.one_of(
+    st.sampled_from([b"", b".", b"..", b"..."]),
+    st.binary(min_size=1, max_size=6).filter(lambda part: not {0, 47} & set(part)),
+)
+PATHS = st.lists(PART, min_size=1, max_size=5).map(b"/".join)
 
 
-@given(PATHS)
-def test_a_safe_path_has_only_plain_parts(path: bytes) -> None:
-    plain = all(part not in {b"", b".", b".."} for part in path.split(b"/"))
-    assert safe_path(path) == plain
+@given(st.lists(PATHS, max_size=4))
+def test_safe_paths_have_only_plain_parts(paths: list[bytes]) -> None:
+    parts = [part for path in paths for part in path.split(b"/")]
+    assert safe_paths(paths) == ({b"", b".", b".."}.isdisjoint(parts))
+
+
+def test_a_safe_path_is_shorter_than_4096_bytes() -> None:
+    assert safe_paths([b"a", b"x" * 4095])
+    assert not safe_paths([b"a", b"x" * 4096])
 
 
 @pytest.mark.parametrize(
@@ -303,7 +325,7 @@ def test_a_column_of_another_length_or_type_is_refused(place: int) -> None:
     name, kind, count = HEAD["columns"][place]
     for wrong in (
         [name, kind, count + 1],
-        [name, kind, max(count - 1, 0)],
+        [name, kind, count - 1 if count else 2],
         [name, "u2" if kind != "u2" else "u4", count],
     ):
         columns = [*HEAD["columns"]]
@@ -332,9 +354,110 @@ def test_what_is_no_json_of_ours_is_refused(raw: bytes) -> None:
     refused(with_head(raw))
 
 
-def test_a_parent_needs_a_newer_reader() -> None:
-    head = changed_head(("parent",), {"label": "20260101-000000-full", "sha256": "0"})
-    assert "parent" in refused(with_head(head))
+# -- incrementals
+
+
+def incremental() -> Manifest:
+    """The small manifest over a parent that had three files more."""
+    manifest = small()
+    parent = ParentRef("20260101-000000-full", "ab" * 32)
+    manifest.files["kept"] = (0, 300, 8)
+    gone = (b"base/0", b"base/10", b"other")
+    return replace(manifest, head=manifest_head(parent=parent), gone=gone)
+
+
+def test_an_incremental_is_read_as_it_is_written() -> None:
+    read = decode(NAME, encode(incremental()))
+    assert same(read, incremental())
+    assert read.files["kept"].tolist() == [0, 300, 8]
+    assert read.files["identity"].tolist() == [0, 77, 0]
+
+
+def without_columns(manifest: Manifest, *names: str) -> bytes:
+    """A manifest's plaintext as a writer makes it that does not know some columns."""
+    plain = encode(manifest)
+    end = 4 + int.from_bytes(plain[:4], "little")
+    head = json.loads(plain[4:end])
+    columns, kept = b"", []
+    for name, kind, count in head["columns"]:
+        size = count * int(kind[1])
+        if name not in names:
+            columns += plain[end : end + size]
+            kept.append([name, kind, count])
+        end += size
+    raw = json.dumps(head | {"columns": kept}).encode()
+    return struct.pack("<I", len(raw)) + raw + columns
+
+
+LATER = ("file.identity", "file.kept", "gone.path")
+
+
+def test_a_full_from_before_there_were_incrementals_is_read() -> None:
+    manifest = small()
+    manifest.files["identity"] = 0
+    assert same(decode(NAME, without_columns(manifest, *LATER)), manifest)
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_an_incremental_lacks_no_column(name: str) -> None:
+    assert name in refused(without_columns(incremental(), name))
+
+
+def test_what_keeps_more_than_it_is_long_is_refused() -> None:
+    manifest = incremental()
+    manifest.files["kept"][1] = 301
+    assert "parent" in refused(encode(manifest))
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        (b"base/10", b"base/0"),
+        (b"base/0", b"base/0"),
+        (b"base/1",),
+        (b"../base",),
+        (b"",),
+        (b"x" * 4096,),
+    ],
+)
+def test_paths_that_can_not_be_gone_are_refused(gone: tuple[bytes, ...]) -> None:
+    refused(encode(replace(incremental(), gone=gone)))
+
+
+def test_a_full_keeps_and_loses_nothing() -> None:
+    manifest = small()
+    refused(encode(replace(manifest, gone=(b"base/0",))))
+    manifest.files["kept"][1] = 1
+    refused(encode(manifest))
+
+
+def test_a_parent_and_the_kind_go_together() -> None:
+    refused(encode(replace(incremental(), head=manifest_head())))
+    for head, kind in (
+        (incremental().head, BackupKind.FULL),
+        (manifest_head(), BackupKind.INCREMENTAL),
+    ):
+        wrong = replace(head, kind=kind)
+        refused(encode(replace(incremental(), head=wrong)))
+        refused(encode(replace(small(), head=wrong)))
+
+
+@pytest.mark.parametrize(
+    "parent",
+    [
+        True,
+        [],
+        {},
+        {"label": "20260101-000000-full"},
+        {"label": "20260101-000000-full", "sha256": "0"},
+        {"label": "20260101-000000-full", "sha256": "AB" * 32},
+        {"label": "20260101-000000-full", "sha256": "ab" * 32 + "\n"},
+        {"label": "yesterday", "sha256": "ab" * 32},
+    ],
+)
+def test_a_parent_has_a_label_and_a_digest(parent: Any) -> None:
+    head = changed_head(("parent",), parent) | {"kind": "incr"}
+    refused(with_head(head))
 
 
 def test_another_format_is_refused() -> None:
@@ -367,10 +490,13 @@ def decode_or_corrupt(plain: bytes) -> None:
         assert same(read, decode(NAME, encode(read)))
 
 
+GOOD_INCREMENTAL = encode(incremental())
+
+
 @given(st.data())
 @settings(max_examples=300)
 def test_changed_bytes_decode_or_are_corrupt(data: st.DataObject) -> None:
-    plain = bytearray(GOOD)
+    plain = bytearray(data.draw(st.sampled_from([GOOD, GOOD_INCREMENTAL])))
     for _ in range(data.draw(st.integers(1, 4))):
         plain[data.draw(st.integers(0, len(plain) - 1))] = data.draw(
             st.integers(0, 255)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from drkit.crypto.keys import new_dek
 from drkit.errors import Corrupt, StorageError
 from drkit.model.manifest import FileKind
+from drkit.model.pagemap import compose
 from drkit.repository.codec import FRAME_BYTES
 from drkit.repository.manifest import decode, encode
 from drkit.repository.packing import (
@@ -27,7 +28,7 @@ from drkit.repository.packing import (
     pack_bytes,
 )
 from drkit.repository.repository import read_manifest
-from drkit.repository.unpacking import PackReader
+from drkit.repository.unpacking import Pack, PackReader
 from tests.builders import (
     World,
     back_up,
@@ -39,33 +40,23 @@ from tests.builders import (
     replace_object,
     write_files,
 )
+from tests.chains import Files, read_files
 from tests.faults import FaultyStorage
 
 if TYPE_CHECKING:
     from drkit.model.manifest import Manifest
     from drkit.repository.repository import Repository
 
-Files = dict[bytes, bytes | None]
 EIGHT_MB = 8 << 20
+
+
+def reader_of(repository: Repository, manifest: Manifest) -> PackReader:
+    return PackReader(repository, compose((manifest,)))
 
 
 def restored(repository: Repository, manifest: Manifest) -> Files:
     """All files of a backup, put together from the runs that frames yield."""
-    sizes = manifest.files["size"].tolist()
-    contents = [bytearray(b"\xee" * size) for size in sizes]
-    for content in contents:
-        content[:] = bytes(len(content))
-    reader = PackReader(repository, manifest)
-    for pack in range(len(manifest.packs)):
-        for runs, plain in reader.frames(pack):
-            for number, position, offset, length in runs:
-                part = plain[offset : offset + length]
-                contents[number][position : position + length] = part
-    kinds = manifest.files["kind"].tolist()
-    return {
-        path: None if kinds[n] == FileKind.DIRECTORY else bytes(contents[n])
-        for n, path in enumerate(manifest.paths)
-    }
+    return read_files(repository, compose((manifest,)))
 
 
 def round_trip(files: Files, writers: int = 1) -> tuple[Repository, Manifest]:
@@ -106,7 +97,7 @@ def test_ten_thousand_small_files_share_few_frames() -> None:
     }
     repository, manifest = round_trip(files, writers=2)
     assert len(manifest.frames) <= 4
-    reader = PackReader(repository, manifest)
+    reader = reader_of(repository, manifest)
     for path in (b"base/00000", b"base/05000", b"base/09999"):
         number = manifest.find(path)
         assert number is not None
@@ -141,7 +132,7 @@ def test_holes_are_zero() -> None:
     content = bytearray(20_000)
     content[:5], content[16384:16389] = b"first", b"third"
     assert restored(repository, read) == {b"file": bytes(content)}
-    assert PackReader(repository, read).file(0) == content
+    assert reader_of(repository, read).file(0) == content
 
 
 def test_space_is_what_was_asked_for_and_took_keeps_it() -> None:
@@ -175,8 +166,8 @@ def test_what_lies_between_two_runs_is_nobodys_old_bytes() -> None:
     files = [(b"%d" % n, FileKind.FILE, s) for n, s in enumerate((FRAME_BYTES, 3, 2))]
     head = manifest_head(begun, dek.key_id.hex())
     manifest = manifest_of(head, files, writer.close())
-    reader = PackReader(repository, manifest)
-    last = [bytes(plain) for _, plain in reader.frames(0)][-1]
+    reader = reader_of(repository, manifest)
+    last = [bytes(plain) for _, plain in reader.frames(Pack(0, 0))][-1]
     assert last == b"abc" + bytes(13) + b"de" + bytes(14)
 
 
@@ -246,7 +237,7 @@ def small_backup() -> tuple[World, Repository, Manifest, str]:
 
 
 def read_all(reader: PackReader) -> list[bytes]:
-    return [bytes(plain) for _, plain in reader.frames(0)]
+    return [bytes(plain) for _, plain in reader.frames(Pack(0, 0))]
 
 
 def test_every_bit_of_a_pack_counts() -> None:
@@ -257,7 +248,7 @@ def test_every_bit_of_a_pack_counts() -> None:
         changed[bit // 8] ^= 1 << bit % 8
         replace_object(world.storage, name, bytes(changed))
         with pytest.raises(Corrupt, match=name):
-            read_all(PackReader(repository, manifest))
+            read_all(reader_of(repository, manifest))
 
 
 def test_a_range_read_authenticates_what_it_uses() -> None:
@@ -269,7 +260,7 @@ def test_a_range_read_authenticates_what_it_uses() -> None:
         changed[place] ^= 1
         replace_object(world.storage, name, bytes(changed))
         with pytest.raises(Exception) as caught:  # noqa: PT011  one of two, below
-            PackReader(repository, manifest).file(0)
+            reader_of(repository, manifest).file(0)
         assert type(caught.value).__name__ in {"Corrupt", "KeyUnavailable"}
         assert name in str(caught.value)
 
@@ -277,17 +268,22 @@ def test_a_range_read_authenticates_what_it_uses() -> None:
 def test_a_pack_cut_anywhere_or_missing_is_refused() -> None:
     world, repository, manifest, name = small_backup()
     good = world.storage.get(name)
-    for end in (*range(len(good)), None):
-        world.storage.delete(name)
-        data = good + b"\0" if end is None else good[:end]
-        world.storage.put(name, data)
+    for end in range(len(good)):
+        replace_object(world.storage, name, good[:end])
         with pytest.raises(Corrupt, match=name):
-            read_all(PackReader(repository, manifest))
+            read_all(reader_of(repository, manifest))
     world.storage.delete(name)
     with pytest.raises(Corrupt, match=f"{name} is missing"):
-        read_all(PackReader(repository, manifest))
+        read_all(reader_of(repository, manifest))
     with pytest.raises(Corrupt, match=f"{name} is missing"):
-        PackReader(repository, manifest).file(0)
+        reader_of(repository, manifest).file(0)
+
+
+def test_bytes_behind_a_pack_are_never_read() -> None:
+    world, repository, manifest, name = small_backup()
+    before = restored(repository, manifest)
+    replace_object(world.storage, name, world.storage.get(name) + b"\0")
+    assert restored(repository, manifest) == before
 
 
 def test_packs_that_changed_places_are_refused() -> None:
@@ -304,7 +300,7 @@ def test_packs_that_changed_places_are_refused() -> None:
     manifest = read_manifest(repository, commit.manifest)
     for number, name in enumerate(names):
         with pytest.raises(Corrupt, match=name):
-            list(PackReader(repository, manifest).frames(number))
+            list(reader_of(repository, manifest).frames(Pack(0, number)))
 
 
 def test_a_pack_of_another_backup_is_refused_even_with_its_own_manifest_row() -> None:
@@ -315,7 +311,7 @@ def test_a_pack_of_another_backup_is_refused_even_with_its_own_manifest_row() ->
     row = read_manifest(repository, other.manifest)
     manifest.packs[:], manifest.frames[:] = row.packs, row.frames
     with pytest.raises(Corrupt, match=name):
-        read_all(PackReader(repository, manifest))
+        read_all(reader_of(repository, manifest))
 
 
 def test_a_copied_repository_reads_the_same() -> None:

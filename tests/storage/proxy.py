@@ -125,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _changed_headers(self, fault: Fault | None) -> dict[str, str]:
         headers = dict(self.headers.items())
         if isinstance(fault, ForgetRange):
-            del headers["Range"]
+            headers.pop("Range", None)
         if isinstance(fault, ShiftRange):
             first, last = headers["Range"].removeprefix("bytes=").split("-")
             headers["Range"] = f"bytes={int(first) + 1}-{int(last) + 1}"

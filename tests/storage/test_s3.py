@@ -128,7 +128,7 @@ def test_forbidden_says_what_to_do(
         lambda: storage.delete("a"),
         lambda: list(storage.list("")),
     ):
-        proxy.faults = [Reply(403, code)]
+        proxy.faults = [Reply(403, code)] * 2  # also to a question that comes first
         error = error_of(ask)
         assert type(error) is StorageError
         assert hint in (error.hint or "")

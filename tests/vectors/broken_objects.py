@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,12 @@ from tests.builders import (
     commit_entry,
     rows_of,
 )
+from tests.vectors.broken_chains import BrokenChains
+from tests.vectors.contents import (
+    OTHER_SEGMENT,
+    SEGMENT,
+    WAL,
+)
 from tests.vectors.forge import Forger, index_row, signed_entry
 
 if TYPE_CHECKING:
@@ -32,55 +37,50 @@ if TYPE_CHECKING:
 
     from drkit.model.log import Commit
 
-SEGMENT = "000000010000000000000002"
-OTHER_SEGMENT = "000000010000000000000003"
-BACKUP_FILE = "000000010000000000000002.00000028.backup"
-HISTORY = "00000002.history"
-FILES: dict[bytes, bytes | None] = {
-    b"PG_VERSION": b"18\n",
-    b"base": None,
-    b"base/1": None,
-    b"base/1/1259": bytes(range(256)) * 64,
-    b"base/1/1259_vm": bytes(8192),
-    b"base/1/caf\xe9": b"a name that is no UTF-8\n",
-    b"empty": b"",
-    b"global": None,
-    b"global/pg_control": hashlib.sha256(b"control").digest() * 256,
-}
-WAL = {
-    SEGMENT: b"a tiny segment\n" * 40,
-    OTHER_SEGMENT: b"one byte differs" * 40,
-    BACKUP_FILE: b"",
-    HISTORY: b"1\t0/3000000\tno recovery target specified\n",
-}
-
 
 class Broken:
     """Objects that a reader must refuse, each in the place of a good one."""
 
     def __init__(
-        self, world: World, repository: Repository, backup: Commit, directory: Path
+        self,
+        world: World,
+        repository: Repository,
+        chain: list[Commit],
+        directory: Path,
     ) -> None:
         self.world = world
         self.repository = repository
-        self.backup = backup
+        self.backup, self.last = chain[0], chain[-1]
         self.directory = directory
-        self.cases: list[dict[str, str]] = []
-        self.manifest = read_manifest(repository, backup.manifest)
+        self.cases: list[dict[str, Any]] = []
+        self.manifest = read_manifest(repository, self.backup.manifest)
 
-    def make(self) -> list[dict[str, str]]:
+    def make(self) -> list[dict[str, Any]]:
         self.directory.mkdir(parents=True)
         self.damaged()
         self.forged()
         self.entries()
         self.manifests()
+        BrokenChains(self).make()
         self.packs()
         self.keys()
         return self.cases
 
-    def add(self, case: str, name: str, read: str, data: bytes, why: str) -> None:
+    def add(
+        self,
+        case: str,
+        name: str,
+        read: str,
+        data: bytes,
+        why: str,
+        backup: Commit | None = None,
+    ) -> None:
+        """Write a broken object; `backup` is the one to restore, if not the full."""
         (self.directory / case).write_bytes(data)
-        self.cases.append({"file": case, "object": name, "read": read, "why": why})
+        found = {"file": case, "object": name, "read": read, "why": why}
+        if read == "restore":
+            found["backup"] = (backup or self.backup).backup.label
+        self.cases.append(found)
 
     def get(self, name: str) -> bytes:
         return self.world.storage.get(name)
@@ -166,13 +166,8 @@ class Broken:
     def entries(self) -> None:
         layout, lineage = self.repository.layout, self.repository.lineage
         name = layout.log_entry(1)
-        plain = unseal(
-            self.repository.keyring.finder("catalog"),
-            lineage,
-            name,
-            "catalog",
-            self.get(name),
-        )
+        find = self.repository.keyring.finder("catalog")
+        plain = unseal(find, lineage, name, "catalog", self.get(name))
         found = json.loads(plain[96:])
         forger = self.forger(name, "catalog")
         seed = self.world.keys.seed
@@ -282,6 +277,10 @@ class Broken:
         sealed = self.forger(name, "catalog").seal(name, [(raw, len(raw), 0)])
         why = "authentic, but not the one that was committed"
         self.add("manifest-other", name, "restore", sealed, why)
+        why = "the same, where an incremental builds on it"
+        self.add("manifest-below", name, "restore", sealed, why, self.last)
+        why = "a bit of a frame that an incremental needs"
+        self.add("pack-below", pack, "restore", flip(data, 200), why, self.last)
 
     def keys(self) -> None:
         purpose, key_id = "backup", bytes.fromhex(self.manifest.head.dek_id)
@@ -339,12 +338,12 @@ def overlapping(good: Manifest, file: int) -> dict[str, Any]:
 
 
 def begin_like(found: dict[str, Any]) -> Any:
-    from drkit.model.log import entry_from_json
+    from drkit.model.log_json import entry_from_json
 
     return entry_from_json(found)
 
 
 def commit_json(entry: Commit) -> dict[str, Any]:
-    from drkit.model.log import entry_to_json
+    from drkit.model.log_json import entry_to_json
 
     return entry_to_json(entry)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +24,8 @@ COLUMNS = {
     "file.mode": "u2",
     "file.size": "u8",
     "file.mtime": "i8",
+    "file.identity": "u8",
+    "file.kept": "u8",
     "file.runs": "u4",
     "run.position": "u8",
     "run.length": "u4",
@@ -31,9 +34,22 @@ COLUMNS = {
     "run.digest": "u1",
     "damaged.file": "u4",
     "damaged.block": "u4",
+    "gone.path": "u1",
 }
 WIDTHS = {"pack.sha256": 32, "run.digest": 16}
 FORMATS = {"u1": "B", "u2": "H", "u4": "I", "u8": "Q", "i8": "q"}
+
+
+DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+
+
+class Manifest(NamedTuple):
+    """A manifest whose columns agree; `columns` has them by name, as tuples."""
+
+    head: dict[str, Any]
+    columns: dict[str, Any]
+    paths: list[bytes]
+    gone: list[bytes]
 
 
 class Refused(Exception):
@@ -55,13 +71,21 @@ def parse_json(data: bytes, kind: str) -> dict[str, Any]:
     return found
 
 
+def read_manifest(name: str, plain: bytes) -> Manifest:
+    """Split a manifest, and check all that it can be checked for by itself."""
+    head, columns = split_manifest(plain)
+    paths = check_manifest(name, columns)
+    gone = split_paths(name, columns["gone.path"])
+    check_parent(name, head, columns, gone)
+    return Manifest(head, columns, paths, gone)
+
+
 def split_manifest(plain: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a manifest's head and its columns."""
     need(len(plain) >= 4, "manifest: cut off")
     end = 4 + int.from_bytes(plain[:4], "little")
     need(end <= len(plain), "manifest: head")
     head = parse_json(plain[4:end], "manifest")
-    need(head["parent"] is None, "manifest: a parent")
     columns: dict[str, Any] = {}
     for name, kind, count in head["columns"]:
         code = FORMATS.get(kind)
@@ -72,6 +96,10 @@ def split_manifest(plain: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
         need(COLUMNS.get(name, kind) == kind, f"column {name}: type")
         end += layout.size
     need(end == len(plain), "manifest: bytes behind the columns")
+    if head["parent"] is None:  # perhaps from before there were incrementals
+        nothing = (0,) * len(columns.get("file.kind", ()))
+        absent = {"file.identity": nothing, "file.kept": nothing, "gone.path": ()}
+        columns = absent | columns
     need(COLUMNS.keys() <= columns.keys(), "manifest: a column is missing")
     for name, width in WIDTHS.items():
         need(len(columns[name]) % width == 0, f"column {name}")
@@ -89,14 +117,8 @@ def check_manifest(name: str, columns: Mapping[str, Any]) -> list[bytes]:
             and title != "file.path"
         }
         need(len(counts) == 1, f"{name}: columns of {table}")
-    blob = bytes(columns["file.path"])
-    need(not blob or blob.endswith(b"\0"), f"{name}: paths")
-    paths = blob.split(b"\0")[:-1]
+    paths = split_paths(name, columns["file.path"])
     need(len(paths) == len(columns["file.kind"]), f"{name}: paths")
-    need(all(a < b for a, b in itertools.pairwise(paths)), f"{name}: order")
-    for path in paths:
-        need(not {b"", b".", b".."} & set(path.split(b"/")), f"{name}: unsafe path")
-        need(len(path) < 4096, f"{name}: long path")
     need(set(columns["file.kind"]) <= {1, 2, 3}, f"{name}: kinds")
     need(all(mode <= 0o777 for mode in columns["file.mode"]), f"{name}: modes")
     need(sum(columns["file.runs"]) == len(columns["run.length"]), f"{name}: runs")
@@ -106,6 +128,34 @@ def check_manifest(name: str, columns: Mapping[str, Any]) -> list[bytes]:
     for file in columns["damaged.file"]:
         need(file < len(paths), f"{name}: damaged")
     return paths
+
+
+def split_paths(name: str, column: tuple[int, ...]) -> list[bytes]:
+    """Return a column's paths when they are safe and in order."""
+    blob = bytes(column)
+    need(not blob or blob.endswith(b"\0"), f"{name}: paths")
+    paths = blob.split(b"\0")[:-1]
+    need(all(a < b for a, b in itertools.pairwise(paths)), f"{name}: order")
+    for path in paths:
+        need(not {b"", b".", b".."} & set(path.split(b"/")), f"{name}: unsafe path")
+        need(len(path) < 4096, f"{name}: long path")
+    return paths
+
+
+def check_parent(
+    name: str, head: Mapping[str, Any], columns: Mapping[str, Any], gone: list[bytes]
+) -> None:
+    parent = head["parent"]
+    need((parent is not None) == (head["kind"] == "incr"), f"{name}: parent")
+    if parent is None:
+        need(not gone and not any(columns["file.kept"]), f"{name}: no parent")
+        return
+    need(isinstance(parent, dict), f"{name}: parent")
+    need(DIGEST.match(parent["sha256"]), f"{name}: digest of the parent")
+    both = set(gone) & set(split_paths(name, columns["file.path"]))
+    need(not both, f"{name}: gone, but there")
+    for kept, size in zip(columns["file.kept"], columns["file.size"], strict=True):
+        need(kept <= size, f"{name}: keeps more than there is")
 
 
 def check_packs(name: str, columns: Mapping[str, Any]) -> None:

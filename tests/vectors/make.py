@@ -10,26 +10,38 @@ import hashlib
 import json
 import shutil
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drkit.crypto.keys import LocalKeyProvider, format_kek, wrap_context
 from drkit.crypto.signing import format_public, format_signing_key
-from drkit.model.log import Abandon, Commit, ExpireDone, ExpireIntent
+from drkit.model.log import (
+    Abandon,
+    Commit,
+    Entry,
+    ExpireDone,
+    ExpireIntent,
+    Pin,
+    Proven,
+    Unpin,
+)
 from drkit.model.wal import WalFileName
 from drkit.repository.keyring import StoredKey, encode_key
 from tests.builders import (
     CLUSTER,
+    EPOCH,
     SYSTEM,
     World,
     back_up,
     begin,
 )
+from tests.chains import back_up_over, laid_over
+from tests.vectors.broken_objects import Broken
+from tests.vectors.contents import CHANGES, FILES, WAL
 
 if TYPE_CHECKING:
     from drkit.repository.repository import Repository
-
-from tests.vectors.broken_objects import FILES, WAL, Broken
 
 HERE = Path(__file__).parent
 
@@ -42,13 +54,19 @@ def make(directory: Path) -> None:
     lost = begin(repository)
     repository.log.append(lambda _: Abandon(lost.attempt, "the host went away"))
     backup = back_up(repository, FILES)
+    mark(repository, expired.backup.label, backup.backup.label)
     expire(repository, expired)
     for name, content in WAL.items():
         file = WalFileName.parse(name)
         repository.wal.push(file, content, world.clock.now())
     break_glass = bytes(range(32))
     rewrapped = add_recipient(world, repository, break_glass)
-    broken = Broken(world, repository, backup, directory / "broken")
+    contents, chain = {backup.backup.label: FILES}, [backup]
+    for changed, gone in CHANGES:
+        below = contents[chain[-1].backup.label]
+        chain.append(back_up_over(repository, chain[-1], changed, gone=gone))
+        contents[chain[-1].backup.label] = laid_over(below, changed, gone)
+    broken = Broken(world, repository, chain, directory / "broken")
     write_objects(world, directory / "repository")
     write_keys(world, break_glass, directory / "keys")
     deks = {
@@ -65,20 +83,37 @@ def make(directory: Path) -> None:
         "deks": deks,
         "two_recipients": rewrapped,
         "log": [one.entry.TYPE for one in repository.log.entries],
-        "live": [backup.backup.label],
-        "files": {
-            path.decode(errors="surrogateescape"): digest(content)
-            for path, content in FILES.items()
-        },
+        "live": list(contents),
+        "files": {label: digests(files) for label, files in contents.items()},
         "wal": {name: digest(content) for name, content in WAL.items()},
         "broken": broken.make(),
     }
     (directory / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
 
 
+def digests(files: dict[bytes, bytes | None]) -> dict[str, str | None]:
+    """What expected.json says of a backup's files."""
+    return {
+        path.decode(errors="surrogateescape"): digest(content)
+        for path, content in files.items()
+    }
+
+
 def digest(content: bytes | None) -> str | None:
     """What expected.json says of a content; null for a directory."""
     return None if content is None else hashlib.sha256(content).hexdigest()
+
+
+def mark(repository: Repository, lifted: str, kept: str) -> None:
+    """Pin two backups, unpin one, and write that the other was proven to restore."""
+    entries: tuple[Entry, ...] = (
+        Pin(lifted, "while it is looked at", EPOCH + timedelta(days=1)),
+        Pin(kept, "before the caf\u00e9's migration", None),
+        Unpin(lifted),
+        Proven(kept, EPOCH + timedelta(hours=1), "ab" * 32),
+    )
+    for entry in entries:
+        repository.log.append(lambda _, entry=entry: entry)  # type: ignore[misc]
 
 
 def expire(repository: Repository, backup: Commit) -> None:

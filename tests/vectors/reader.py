@@ -24,15 +24,15 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 from tests.vectors.columns import (
     MAX_FRAME,
+    Manifest,
     Refused,
-    check_manifest,
     need,
     parse_json,
-    split_manifest,
+    read_manifest,
 )
 
 PURPOSES = {"backup": 1, "wal": 2, "dump": 3, "files": 4, "catalog": 5}
@@ -224,6 +224,7 @@ class Reader:
         backups: dict[str, dict[str, Any]] = {}
         running: dict[str, str] = {}
         expiring: set[str] = set()
+        pinned: set[str] = set()
         last = ""
         for entry in self.log():
             match entry["type"]:
@@ -243,12 +244,13 @@ class Reader:
                 case "expire-intent":
                     for label in entry["labels"]:
                         need(backups.pop(label, None), "intent for no live backup")
+                        need(label not in pinned, "intent for a pinned backup")
                         expiring.add(label)
                 case "expire-done":
                     need(expiring.issuperset(entry["labels"]), "done without intent")
                     expiring -= set(entry["labels"])
-                case other:
-                    raise Refused(f"log entry of type {other}")
+                case _:
+                    mark(entry, backups, pinned)
         return backups
 
     # -- WAL
@@ -270,43 +272,72 @@ class Reader:
     # -- backups
 
     def restore(self, label: str) -> Backup:
-        """Return what a backup holds."""
-        commit = self.live()[label]
-        reference = commit["manifest"]
-        stored = self.object(reference["name"])
-        need(len(stored) == reference["size"], f"{reference['name']}: size")
-        digest = hashlib.sha256(stored).hexdigest()
-        need(digest == reference["sha256"], f"{reference['name']}: digest")
-        return self.restore_manifest(reference["name"])
+        """Return what a backup holds, with what its parents hold of it."""
+        files: dict[bytes, bytes | None] = {}
+        manifests = self.chain(label)
+        for manifest in manifests:
+            self.lay(files, manifest)
+        return Backup(label, manifests[-1].head, files)
 
-    def restore_manifest(self, name: str) -> Backup:
-        """Return what the backup with this manifest holds, committed or not."""
-        head, columns = split_manifest(self.plain(name, "catalog", MAX_MANIFEST))
-        need(LABEL.match(head["label"]), f"{name}: label")
-        paths = check_manifest(name, columns)
+    def chain(self, label: str) -> list[Manifest]:
+        """Return a backup's manifest behind those it builds on, the full one first."""
+        live = self.live()
+        parents = {e["attempt"]: e["parent"] for e in self.log() if "parent" in e}
+        chain, expected = [], None
+        while label is not None:
+            need(label in live, f"backup {label} is not there")
+            name, digest = (live[label]["manifest"][of] for of in ("name", "sha256"))
+            need(expected in {None, digest}, f"{name}: another parent's digest")
+            stored = self.object(name)
+            need(len(stored) == live[label]["manifest"]["size"], f"{name}: size")
+            need(hashlib.sha256(stored).hexdigest() == digest, f"{name}: digest")
+            chain.append(self.manifest(name))
+            parent = chain[-1].head["parent"] or {"label": None, "sha256": None}
+            label, expected = parent["label"], parent["sha256"]
+            logged = parents[live[chain[-1].head["label"]]["attempt"]]
+            need(label == logged, f"{name}: another parent than the log says")
+        return chain[::-1]
+
+    def manifest(self, name: str) -> Manifest:
+        """Return a manifest, committed or not, when it is well made."""
+        found = read_manifest(name, self.plain(name, "catalog", MAX_MANIFEST))
+        need(LABEL.match(found.head["label"]), f"{name}: label")
+        return found
+
+    def lay(self, files: dict[bytes, bytes | None], manifest: Manifest) -> None:
+        """Lay what a manifest lists over the files of its parent."""
+        head, columns = manifest.head, manifest.columns
+        label = head["label"]
+        for path in manifest.gone:
+            need(path in files, f"{label}: {path!r} is gone, but never was")
+            del files[path]
+        runs = self.runs(manifest)
+        for number, path in enumerate(manifest.paths):
+            kept, before = columns["file.kept"][number], files.get(path) or b""
+            need(kept <= len(before), f"{label}: {path!r} keeps what never was")
+            content = bytearray(columns["file.size"][number])
+            content[:kept] = before[:kept]
+            for _ in range(columns["file.runs"][number]):
+                position, data = next(runs)
+                content[position : position + len(data)] = data
+            directory = columns["file.kind"][number] == 2
+            files[path] = None if directory else bytes(content)
+
+    def runs(self, manifest: Manifest) -> Iterator[tuple[int, bytes]]:
+        """Yield position and content of a manifest's runs, in its order."""
+        head, columns = manifest.head, manifest.columns
         prefix = f"{self.cluster}/backups/{head['label']}-{head['attempt']}/packs/"
         plains = self.packs(prefix, columns)
         dek = self.dek("backup", bytes.fromhex(head["dek_id"]))
         key = hkdf(dek, lp("drkit/1/content-digest", self.lineage))
-        files: dict[bytes, bytes | None] = {}
-        run = 0
-        for number, path in enumerate(paths):
-            content = bytearray(columns["file.size"][number])
-            for place in range(run, run + columns["file.runs"][number]):
-                position, length = (
-                    columns["run.position"][place],
-                    columns["run.length"][place],
-                )
-                offset = columns["run.offset"][place]
-                piece = plains[columns["run.frame"][place]][offset : offset + length]
-                digest = blake3.blake3(piece, key=key).digest(16)
-                listed = bytes(columns["run.digest"][16 * place : 16 * place + 16])
-                need(digest == listed, f"{name}: digest of run {place}")
-                content[position : position + length] = piece
-            run += columns["file.runs"][number]
-            directory = columns["file.kind"][number] == 2
-            files[path] = None if directory else bytes(content)
-        return Backup(head["label"], head, files)
+        names = ("run.position", "run.length", "run.frame", "run.offset")
+        rows = zip(*(columns[name] for name in names), strict=True)
+        for place, (position, length, frame, offset) in enumerate(rows):
+            data = plains[frame][offset : offset + length]
+            digest = blake3.blake3(data, key=key).digest(16)
+            listed = bytes(columns["run.digest"][16 * place : 16 * place + 16])
+            need(digest == listed, f"{head['label']}: digest of run {place}")
+            yield position, data
 
     def packs(self, prefix: str, columns: Mapping[str, Any]) -> list[bytes]:
         """Return the plaintext of all frames of a backup's packs."""
@@ -324,6 +355,22 @@ class Reader:
             need(table == listed[len(plains) : len(plains) + count], f"{name}: table")
             plains += found
         return plains
+
+
+def mark(entry: Any, backups: Mapping[str, Any], pinned: set[str]) -> None:
+    """Follow the entries that only say something of a backup."""
+    match entry["type"]:
+        case "pin":
+            need(entry["label"] in backups, "pin of no live backup")
+            pinned.add(entry["label"])
+        case "unpin":
+            need(entry["label"] in pinned, "unpin of what is not pinned")
+            pinned.remove(entry["label"])
+        case "proven":
+            need(entry["label"] in backups, "proof of no live backup")
+            need(re.fullmatch("[0-9a-f]{64}", entry["evidence"]), "evidence")
+        case other:
+            raise Refused(f"log entry of type {other}")
 
 
 def expand(name: str, payload: bytes, frame: Frame) -> bytes:

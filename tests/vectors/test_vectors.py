@@ -16,16 +16,16 @@ from drkit.crypto.keys import PURPOSES, parse_kek
 from drkit.crypto.signing import parse_public, parse_signing_key
 from drkit.errors import Corrupt, KeyUnavailable
 from drkit.model.wal import WalFileName
+from drkit.repository.chain import read_chain
 from drkit.repository.keyring import Keyring
 from drkit.repository.layout import Layout
 from drkit.repository.manifest import decode
 from drkit.repository.objects import unseal
-from drkit.repository.repository import read_manifest
-from drkit.repository.unpacking import PackReader
 from drkit.storage.memory import MemoryStorage
 from tests.builders import Keys, World, copy_of, replace_object
+from tests.chains import read_files
 from tests.vectors.columns import Refused
-from tests.vectors.make import make
+from tests.vectors.make import digests, make
 from tests.vectors.reader import Reader, read_key_file
 
 if TYPE_CHECKING:
@@ -71,11 +71,12 @@ class Vectors:
         trusted = {parse_public(text) for text in self.expected["trusted"]}
         return Reader(objects, self.expected["cluster"], self.keys().keks, trusted)
 
-    def broken(self, case: dict[str, str]) -> MemoryStorage:
-        """The repository with one object replaced by a case's."""
+    def broken(self, case: dict[str, Any]) -> MemoryStorage:
+        """The repository with a case's objects in the place of good ones."""
         storage = copy_of(self.storage())
-        bad = (self.directory / "broken" / case["file"]).read_bytes()
-        replace_object(storage, case["object"], bad)
+        for one in (case, *([case["with"]] if "with" in case else [])):
+            bad = (self.directory / "broken" / one["file"]).read_bytes()
+            replace_object(storage, one["object"], bad)
         return storage
 
 
@@ -93,41 +94,18 @@ def vectors(request: pytest.FixtureRequest) -> Vectors:
     return request.getfixturevalue("fresh")
 
 
-def digests(files: dict[bytes, bytes | None]) -> dict[str, str | None]:
-    return {
-        path.decode(errors="surrogateescape"): (
-            None if content is None else hashlib.sha256(content).hexdigest()
-        )
-        for path, content in files.items()
-    }
-
-
 def drkit_restore(repository: Repository, label: str) -> dict[bytes, bytes | None]:
     """Read all files of a backup with drkit, pack by pack."""
-    manifest = read_manifest(repository, repository.find(label).manifest)
-    contents = {
-        number: bytearray(size)
-        for number, size in enumerate(manifest.files["size"].tolist())
-    }
-    reader = PackReader(repository, manifest)
-    for pack in range(len(manifest.packs)):
-        for runs, plain in reader.frames(pack):
-            for number, position, offset, length in runs:
-                part = plain[offset : offset + length]
-                contents[number][position : position + length] = part
-    kinds = manifest.files["kind"].tolist()
-    return {
-        path: None if kinds[number] == 2 else bytes(contents[number])
-        for number, path in enumerate(manifest.paths)
-    }
+    return read_files(repository, read_chain(repository, repository.find(label)))
 
 
 def test_the_second_reader_restores_what_drkit_wrote(vectors: Vectors) -> None:
     reader, expected = vectors.reader(vectors.storage()), vectors.expected
-    (label,) = expected["live"]
-    backup = reader.restore(label)
-    assert digests(backup.files) == expected["files"]
-    assert backup.head["backup_label"].endswith("caf\udce9\n")
+    assert list(expected["files"]) == expected["live"]
+    for label, files in expected["files"].items():
+        backup = reader.restore(label)
+        assert digests(backup.files) == files
+        assert backup.head["backup_label"].endswith("caf\udce9\n")
     assert list(reader.live()) == expected["live"]
     assert [entry["type"] for entry in reader.log()] == expected["log"]
 
@@ -146,8 +124,8 @@ def test_drkit_reads_the_vectors(vectors: Vectors) -> None:
     assert [one.backup.label for one in repository.backups()] == expected["live"]
     types = [one.entry.TYPE for one in repository.log.entries]
     assert types == expected["log"]
-    (label,) = expected["live"]
-    assert digests(drkit_restore(repository, label)) == expected["files"]
+    for label, files in expected["files"].items():
+        assert digests(drkit_restore(repository, label)) == files
     for name, digest in expected["wal"].items():
         content = repository.wal.get(WalFileName.parse(name))
         assert hashlib.sha256(content).hexdigest() == digest
@@ -185,25 +163,25 @@ def test_key_files_are_read(vectors: Vectors) -> None:
 
 
 READS = {
-    "wal": lambda repository, name: repository.wal.get(
-        WalFileName.parse(name.rpartition("/")[2])
+    "wal": lambda repository, case: repository.wal.get(
+        WalFileName.parse(case["object"].rpartition("/")[2])
     ),
     "log": lambda repository, _: repository.log.read(),
-    "manifest": lambda repository, name: decode(
-        name,
+    "manifest": lambda repository, case: decode(
+        case["object"],
         unseal(
             repository.keyring.finder("catalog"),
             repository.lineage,
-            name,
+            case["object"],
             "catalog",
-            repository.storage.get(name),
+            repository.storage.get(case["object"]),
         ),
     ),
-    "restore": lambda repository, _: drkit_restore(repository, "latest"),
+    "restore": lambda repository, case: drkit_restore(repository, case["backup"]),
 }
 
 
-def second_reads(reader: Reader, case: dict[str, str], expected: dict) -> object:
+def second_reads(reader: Reader, case: dict[str, Any], expected: dict) -> object:
     match case["read"]:
         case "wal":
             file = case["object"].rpartition("/")[2]
@@ -211,23 +189,25 @@ def second_reads(reader: Reader, case: dict[str, str], expected: dict) -> object
         case "log":
             return reader.live()
         case "manifest":
-            return reader.restore_manifest(case["object"])
+            return reader.manifest(case["object"])
         case _:
-            return reader.restore(expected["live"][0])
+            return reader.restore(case["backup"])
 
 
 @pytest.mark.parametrize("case", EXPECTED["broken"], ids=lambda case: case["file"])
-def test_a_broken_object_is_refused_by_its_name(case: dict[str, str]) -> None:
+def test_a_broken_object_is_refused_by_its_name(case: dict[str, Any]) -> None:
     vectors = Vectors(COMMITTED)
     storage = vectors.broken(case)
     repository = vectors.repository(storage)
     read = READS[case["read"]]
     with pytest.raises((Corrupt, KeyUnavailable)) as caught:
-        read(repository, case["object"])
+        read(repository, case)
     # A damaged header names another data key; a key is named by its id.
     name = case["object"]
     id_of_key = name.split("/")[-2] if "/keys/" in name else name
-    assert name in str(caught.value) or id_of_key in str(caught.value)
+    # Manifests that don't fit each other are named by their backup's label.
+    label = case["backup"] if case["file"].startswith("chain-") else name
+    assert any(one in str(caught.value) for one in (name, id_of_key, label))
     with pytest.raises(Refused):
         second_reads(vectors.reader(storage), case, EXPECTED)
 
@@ -237,7 +217,7 @@ def test_what_is_broken_reads_well_when_it_is_whole() -> None:
     storage = vectors.storage()
     repository, reader = vectors.repository(storage), vectors.reader(storage)
     for case in EXPECTED["broken"]:
-        assert READS[case["read"]](repository, case["object"]) is not None
+        assert READS[case["read"]](repository, case) is not None
     for case in {case["read"]: case for case in EXPECTED["broken"]}.values():
         assert second_reads(reader, case, EXPECTED) is not None
 
@@ -245,6 +225,7 @@ def test_what_is_broken_reads_well_when_it_is_whole() -> None:
 def test_every_broken_file_is_expected_and_every_kind_is_there() -> None:
     there = {path.name for path in (COMMITTED / "broken").iterdir()}
     listed = [case["file"] for case in EXPECTED["broken"]]
+    listed += [case["with"]["file"] for case in EXPECTED["broken"] if "with" in case]
     assert sorted(there) == sorted(listed)
     assert len(listed) > 60
 
@@ -261,6 +242,6 @@ def documented() -> str:
 
 
 @pytest.mark.parametrize("case", EXPECTED["broken"], ids=lambda case: case["file"])
-def test_the_readme_explains_every_broken_file(case: dict[str, str]) -> None:
+def test_the_readme_explains_every_broken_file(case: dict[str, Any]) -> None:
     row = rf"\| `{re.escape(case['file'])}` \| {re.escape(case['why'])} \|"
     assert re.search(row, documented())

@@ -1,0 +1,277 @@
+"""Measures incremental backups, drkit's beside pgBackRest's where that is installed.
+
+    python benchmarks/incremental.py --size 3.5GB --rounds 3
+    python benchmarks/incremental.py --size 1GB --summaries --chain 100
+
+Each round changes the cluster with `pgbench -N` and lets every tool take an incremental
+of it, then another when nothing has changed. What PostgreSQL needs by itself for a
+checkpoint, the start and the stop of a backup is measured as `server`. See README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import compileall
+import json
+import os
+import shutil
+import statistics
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from cluster import Cluster, Plan, archive_with, relation_sizes, session, version_of
+from compare import size_of, work_directory
+from measuring import measure
+from peers import Drkit, PgBackRest
+from selection import find_pgbackrest
+from tool import Site
+
+import drkit
+from drkit.errors import DrkitError
+from drkit.postgres import process
+from drkit.postgres.binaries import ServerBinaries
+from drkit.postgres.connection import connect, query
+from drkit.postgres.session import BackupSession
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from measuring import Sample
+
+    from drkit.postgres.process import Account
+
+_CLIENTS = 4
+_SUMMARIZER_WITHIN = 60.0
+
+
+class Measured(NamedTuple):
+    """One command of one tool."""
+
+    phase: str
+    tool: str
+    seconds: float
+    cpu_seconds: float
+    peak_bytes: int
+    stored_bytes: int
+
+
+class Benchmark:
+    """One cluster, the tools that back it up, and what they took."""
+
+    def __init__(self, options: argparse.Namespace, work: str, account: Account):
+        self.options = options
+        self.work = work
+        self.account = account
+        self.samples: list[Measured] = []
+        binaries = (
+            ServerBinaries.at(options.postgres_bin)
+            if options.postgres_bin
+            else (ServerBinaries.locate(options.major))
+        )
+        self.binaries = binaries
+        self.cluster = Cluster(f"{work}/cluster", account)
+        plan = Plan(options.size, binaries.major, 0)
+        if self.cluster.built_from() != plan:
+            _say(f"building a cluster of PostgreSQL {binaries.major} in {work}")
+            self.cluster.build(plan, binaries)
+
+    def run(self) -> None:
+        """Measure what was asked for."""
+        # the server's user may not be allowed to keep compiled modules there
+        compileall.compile_dir(os.path.dirname(drkit.__file__), quiet=2)
+        identity = process.drop_to(
+            self.account, reach=(sys.executable, os.__file__, self.work)
+        )
+        options = self.options
+        on = "on" if options.summaries else "off"
+        settings = {"summarize_wal": on} if self.binaries.major >= 17 else {}
+        with self.cluster.server(self.binaries, settings) as server:
+            server.start()
+            self.site = Site(self.work, server, identity, options.jobs, options.level)
+            for name in ("logs", "home"):
+                self.site.fresh(name)
+            self.tools = self._tools()
+            self._prepare()
+            self._take("full", lambda tool: tool.backup())
+            for number in range(options.rounds):
+                self._round(number)
+            if options.chain:
+                self._chain(options.chain)
+            server.stop(timeout=600)
+
+    def _tools(self) -> list[Drkit | PgBackRest]:
+        tools: list[Drkit | PgBackRest] = [Drkit(self.site)]
+        program = find_pgbackrest()
+        if program and not self.options.alone:
+            tools.append(PgBackRest(self.site, program))
+        return tools
+
+    def _prepare(self) -> None:
+        """Let the server archive into every tool's repository."""
+        archive_with(self.site.server, "true")
+        commands = [self.site.archive_command(tool.prepare()) for tool in self.tools]
+        archive_with(self.site.server, " && ".join(commands))
+        for tool in self.tools:
+            _say(f"{tool.name} {tool.version()}")
+
+    def _round(self, number: int) -> None:
+        self._change()
+        self.samples.append(self._bare("server"))
+        turn = self.tools if number % 2 == 0 else self.tools[::-1]
+        self._take("changed", lambda tool: tool.incremental(), turn)
+        self._rest()
+        self.samples.append(self._bare("idle server"))
+        self._take("idle", lambda tool: tool.incremental(), turn)
+
+    def _change(self) -> None:
+        each = self.options.transactions // _CLIENTS
+        server = self.site.server
+        arguments = ("-n", "-N", f"-c{_CLIENTS}", "-j2", f"-t{each}", server.url)
+        server.run_tool("pgbench", *arguments, timeout=None)
+        self._rest()
+
+    def _rest(self) -> None:
+        """Write everything out, and let the archiver and the summarizer catch up."""
+        server = self.site.server
+        with session(server) as connection:
+            query(connection, "CHECKPOINT")
+            query(connection, "SELECT pg_switch_wal()")
+        status = f"{server.data_directory}/pg_wal/archive_status"
+        deadline = time.monotonic() + _SUMMARIZER_WITHIN
+        while any(name.endswith(".ready") for name in os.listdir(status)):
+            if time.monotonic() > deadline:
+                raise DrkitError(f"WAL is not archived{server.log_tail()}")
+            time.sleep(0.05)
+        os.sync()
+
+    def _bare(self, phase: str) -> Measured:
+        """Time what PostgreSQL does for any backup: checkpoint, start, stop."""
+        connection = connect(self.site.server.url, None, "benchmark")
+        with closing(connection):
+            begun = time.monotonic()
+            backup = BackupSession(connection)
+            backup.start("benchmark")
+            backup.stop()
+            seconds = time.monotonic() - begun
+        return Measured(phase, "postgresql", seconds, 0.0, 0, 0)
+
+    def _take(
+        self,
+        phase: str,
+        command_of: Callable[[Drkit | PgBackRest], Sequence[str]],
+        tools: Sequence[Drkit | PgBackRest] | None = None,
+    ) -> None:
+        for tool in tools or self.tools:
+            before = tool.stored().backup
+            sample = self._measure(phase, command_of(tool))
+            stored = tool.stored().backup - before
+            self._note(phase, tool.name, sample, stored)
+
+    def _chain(self, count: int) -> None:
+        """Take many small incrementals, and restore the first and the last backup."""
+        tool = self.tools[0]
+        assert isinstance(tool, Drkit)
+        for _ in range(count):
+            server = self.site.server
+            server.run_tool("pgbench", "-n", "-N", "-c2", "-t100", server.url)
+            self.site.run(*tool.incremental())
+        listed = json.loads(self.site.run(*tool.info()).stdout)
+        labels = [one["label"] for one in listed["backups"]]
+        for _ in range(self.options.rounds):
+            for phase, label in (
+                ("restore full", labels[0]),
+                ("restore chain", labels[-1]),
+            ):
+                target = self.site.fresh("restored")
+                sample = self._measure(phase, tool.restore(target, label))
+                self._note(phase, tool.name, sample, 0)
+                if set(relation_sizes(target)) - set(
+                    relation_sizes(self.cluster.data_directory)
+                ):
+                    raise DrkitError("a restore has files that the cluster lacks")
+                shutil.rmtree(target)
+
+    def _measure(self, phase: str, command: Sequence[str]) -> Sample:
+        log = f"{self.work}/logs/{phase}.log".replace(" ", "-")
+        return measure(command, self.site.identity, self.site.environment, log, "/")
+
+    def _note(self, phase: str, tool: str, sample: Sample, stored: int) -> None:
+        self.samples.append(Measured(phase, tool, *sample, stored))
+        _say(
+            f"{tool} {phase}: {sample.seconds:.2f} s, {sample.cpu_seconds:.2f} s of "
+            f"processor, {sample.peak_bytes / 1e6:.0f} MB, stored {stored / 1e6:.2f} MB"
+        )
+
+
+def table(samples: Sequence[Measured]) -> str:
+    """Return the medians of each phase and tool, as Markdown."""
+    lines = [
+        "| phase | tool | seconds | least-most | stored, MB | peak, MB |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for phase, tool in dict.fromkeys((one.phase, one.tool) for one in samples):
+        mine = [one for one in samples if (one.phase, one.tool) == (phase, tool)]
+        seconds = [one.seconds for one in mine]
+        stored = statistics.median(one.stored_bytes for one in mine) / 1e6
+        peak = max(one.peak_bytes for one in mine) / 1e6
+        lines.append(
+            f"| {phase} | {tool} | {statistics.median(seconds):.2f} | "
+            f"{min(seconds):.2f}-{max(seconds):.2f} | {stored:.2f} | {peak:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark; return the exit code."""
+    options = _parse(arguments)
+    account = process.server_account()
+    work = work_directory(options.work, account)
+    try:
+        benchmark = Benchmark(options, work, account)
+        benchmark.run()
+    except DrkitError as error:
+        hint = f"\nhint: {error.hint}" if error.hint else ""
+        print(f"incremental.py: {error.message}{hint}", file=sys.stderr)
+        return 1
+    finally:
+        if not options.keep:
+            shutil.rmtree(work, ignore_errors=True)
+    print(
+        f"PostgreSQL {version_of(benchmark.binaries, 'postgres')}, "
+        f"WAL summaries {'on' if options.summaries else 'off'}\n"
+    )
+    print(table(benchmark.samples))
+    if options.json:
+        found = [one._asdict() for one in benchmark.samples]
+        Path(options.json).write_text(json.dumps(found, indent=1) + "\n")
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    add = parser.add_argument
+    add("--size", type=size_of, default="3.5GB", help="of the cluster (3.5GB)")
+    add("--rounds", type=int, default=3, help="of changes and backups (3)")
+    add("--transactions", type=int, default=20_000, help="of each change (20000)")
+    add("--chain", type=int, default=0, help="then restore behind so many incrementals")
+    add("--summaries", action="store_true", help="PostgreSQL 17+: summarize_wal=on")
+    add("--alone", action="store_true", help="leave pgBackRest out")
+    add("--jobs", type=int, default=2, help="parallel workers (2)")
+    add("--level", type=int, default=3, help="of zstd compression (3)")
+    add("--major", type=int, help="of PostgreSQL; the newest that is installed")
+    add("--postgres-bin", metavar="DIR", help="PostgreSQL's programs")
+    add("--work", metavar="DIR", help="for cluster and repositories; else a new one")
+    add("--keep", action="store_true", help="leave all in --work; reuse its cluster")
+    add("--json", metavar="FILE", help="also write every sample")
+    return parser.parse_args(arguments)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,355 @@
+"""Reading a cluster's files: all of them, or what an incremental backup needs."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from drkit.model.copied import Copied, CopiedFile
+from drkit.model.manifest import CONTROL_FILE, FileKind
+from drkit.postgres.comparing import Comparing
+from drkit.postgres.detection import FilePlan, How, stretches
+from drkit.postgres.exclusions import relation_file
+from drkit.postgres.files import read_full, unreadable
+from drkit.postgres.pages import PAGE, page_lsns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+
+    from drkit import workers
+    from drkit.postgres.damage import PageChecker
+    from drkit.postgres.detection import Detection
+    from drkit.postgres.exclusions import RelationFile
+    from drkit.postgres.scan import Found, FoundFile
+    from drkit.protocols import ContentWriter, Progress
+
+    Blocks = npt.NDArray[np.int64]
+
+_PIECE = 64 << 20  # what one worker takes of a large file at a time
+_SCAN = 1 << 20  # stays in a core's cache
+
+
+class _Piece(NamedTuple):
+    number: int
+    file: FoundFile
+    start: int
+    end: int
+
+
+class Reading:
+    """The shared state of the threads that read one cluster.
+
+    Args:
+        detection: for an incremental; None to read everything.
+        start_lsn: where this backup began.
+    """
+
+    def __init__(
+        self,
+        found: Found,
+        detection: Detection | None,
+        start_lsn: int,
+        checker: PageChecker | None,
+        progress: Progress,
+    ) -> None:
+        self._found = found
+        self._detection = detection
+        self._plans = (
+            detection.plans(found.files)
+            if detection
+            else [FilePlan(How.WHOLE)] * len(found.files)
+        )
+        self._comparing = (
+            Comparing(detection, start_lsn, progress) if detection else None
+        )
+        self._checker = checker
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._ends: dict[int, int] = {}
+        self._kept: dict[int, int] = {}
+        self._vanished: set[int] = set()
+        self._damaged: list[tuple[int, int]] = []
+        self._pieces: queue.SimpleQueue[_Piece] = queue.SimpleQueue()
+        for piece in self._cut():
+            self._pieces.put(piece)
+
+    def total(self) -> int:
+        """Return how many bytes are looked at."""
+        return sum(
+            len(plan.blocks) * PAGE if plan.how is How.BLOCKS else file.size
+            for plan, file in zip(self._plans, self._found.files, strict=True)
+        )
+
+    def worker(self, writer: ContentWriter) -> Callable[[workers.Stop], None]:
+        """Return a task that reads pieces until none is left."""
+
+        def work(stop: workers.Stop) -> None:
+            scratch = memoryview(bytearray(_SCAN))
+            while not stop.is_set():
+                try:
+                    piece = self._pieces.get_nowait()
+                except queue.Empty:
+                    return
+                self._read(_Reader(self, piece, writer, scratch, stop))
+
+        return work
+
+    def copied(self, control: dict[int, int]) -> Copied:
+        """Return what was read, sizes as they were read and not as they were listed."""
+        ends = self._ends | control
+        files: list[CopiedFile | None] = []
+        for number, file in enumerate(self._found.files):
+            gone = number in self._vanished and number not in ends
+            files.append(None if gone else self._copied(number, file, ends))
+        found = self._found
+        warnings = found.warnings
+        if self._comparing:
+            warnings = warnings + self._comparing.alarms
+        return Copied(files, found.tablespaces, sorted(self._damaged), warnings)
+
+    def _copied(self, number: int, file: FoundFile, ends: dict[int, int]) -> CopiedFile:
+        listed = self._plans[number].how in (How.BLOCKS, How.CONTENT)
+        size = ends.get(number, file.size if listed else 0)
+        kept = min(self._kept.get(number, self._plans[number].kept), size)
+        return CopiedFile(
+            file.path, file.kind, file.mode, size, file.mtime, file.identity, kept
+        )
+
+    def _read(self, reader: _Reader) -> None:
+        file = reader.piece.file
+        try:
+            descriptor = os.open(file.place, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            with self._lock:
+                self._vanished.add(reader.piece.number)
+            return
+        except OSError as error:
+            path = os.fsdecode(file.place)
+            raise unreadable(path, reader.piece.start, error) from error
+        try:
+            self._read_open(reader, descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _read_open(self, reader: _Reader, descriptor: int) -> None:
+        piece, plan = reader.piece, self._plans[reader.piece.number]
+        if plan.how is How.WHOLE:
+            reader.store(descriptor, piece.start, piece.end)
+            return
+        assert self._comparing is not None
+        if plan.how is How.SCAN:
+            plan = self._comparing.with_visible(
+                piece.file, plan, piece.start, piece.end
+            )
+        if plan.how is How.CONTENT:
+            same = self._comparing.same_content(descriptor, piece.file, plan)
+        else:
+            same = not plan.audit or self._comparing.passes_audit(
+                descriptor, piece.file, plan
+            )
+        if not same:
+            self._keep(piece.number, 0)
+            reader.store(descriptor, 0, piece.file.size)
+        elif plan.how is How.CONTENT:
+            self._keep(piece.number, piece.file.size)
+            self.advance(piece.file.size)
+        elif plan.how is How.SCAN:
+            reader.scan(descriptor, plan)
+        else:
+            reader.store_blocks(descriptor, plan.blocks)
+
+    def _cut(self) -> list[_Piece]:
+        """Return what there is to read: large files in pieces and first, then the rest.
+
+        The last thing that is read should be small, so that no thread waits for
+        another. What is compared is not cut, since the outcome decides on all of it.
+        """
+        pieces = []
+        for number, file in enumerate(self._found.files):
+            if file.kind is not FileKind.FILE or file.path == CONTROL_FILE:
+                continue
+            plan = self._plans[number]
+            if plan.how is How.BLOCKS and not len(plan.blocks) and not plan.audit:
+                continue
+            cut = plan.how in (How.WHOLE, How.SCAN) and not plan.audit
+            step = _PIECE if cut else max(file.size, 1)
+            pieces += [
+                _Piece(number, file, start, min(start + step, file.size))
+                for start in range(0, max(file.size, 1), step)
+            ]
+        pieces.sort(key=lambda piece: piece.end - piece.start < _PIECE // 16)
+        return pieces
+
+    def _keep(self, number: int, kept: int) -> None:
+        with self._lock:
+            self._kept[number] = kept
+
+    def note(self, number: int, end: int, count: int) -> None:
+        """Count bytes of a file that were read, up to `end`."""
+        with self._lock:
+            self._ends[number] = max(self._ends.get(number, 0), end)
+        self.advance(count)
+
+    def advance(self, count: int) -> None:
+        """Count bytes that were looked at."""
+        self._progress.advance(count)
+
+    def since(self) -> int:
+        """Return the LSN from which on a page has changed since the parent."""
+        return self._detection.since if self._detection else 0
+
+    def verify(
+        self,
+        file: FoundFile,
+        number: int,
+        relation: RelationFile,
+        pages: memoryview,
+        blocks: Blocks,
+        descriptor: int,
+    ) -> None:
+        """Check the pages that are about to be stored; a damaged one is reported."""
+        if self._checker is None:
+            return
+        place = os.fsdecode(file.place)
+
+        def reread(page: memoryview, at: int) -> int:
+            return read_full(place, descriptor, page, at)
+
+        for block in self._checker.damaged_among(relation, pages, blocks, reread):
+            with self._lock:
+                self._damaged.append((number, block))
+            self._progress.warning(
+                f"page {block} of {os.fsdecode(file.path)} is damaged: its "
+                "checksum stayed wrong when it was read again",
+                file=os.fsdecode(file.path),
+                block=block,
+            )
+
+
+class _Reader:
+    """One piece of one file on its way into a writer."""
+
+    def __init__(
+        self,
+        reading: Reading,
+        piece: _Piece,
+        writer: ContentWriter,
+        scratch: memoryview,
+        stop: workers.Stop,
+    ) -> None:
+        self.piece = piece
+        self._reading = reading
+        self._writer = writer
+        self._scratch = scratch
+        self._stop = stop
+        self._path = os.fsdecode(piece.file.place)
+        self._relation = relation_file(piece.file.path)
+
+    def store(self, descriptor: int, start: int, end: int) -> None:
+        """Store a stretch of the file, as far as it goes."""
+        unit = PAGE if self._relation else 1
+        position = start
+        while position < end and not self._stop.is_set():
+            space = self._writer.space(unit)
+            want = min(len(space) // unit * unit, end - position)
+            count = read_full(self._path, descriptor, space[:want], position)
+            self._verify(space[:count], _following(position, count), descriptor)
+            self._writer.took(self.piece.number, position, count)
+            position += count
+            self._reading.note(self.piece.number, position if count else 0, count)
+            if count < want:
+                return  # truncated since it was listed; WAL replay truncates it too
+
+    def store_blocks(self, descriptor: int, blocks: Blocks) -> None:
+        """Store pages by their numbers, many in one frame.
+
+        Pages that are there no more are left out: WAL replay truncates the file too.
+        """
+        done = 0
+        while done < len(blocks) and not self._stop.is_set():
+            space = self._writer.space(PAGE)
+            chosen = blocks[done : done + len(space) // PAGE]
+            done += len(chosen)
+            kept, filled = [], 0
+            for first, behind in stretches(chosen):
+                want = (behind - first) * PAGE
+                into = space[filled : filled + want]
+                count = read_full(self._path, descriptor, into, first * PAGE)
+                count = count // PAGE * PAGE
+                if count:
+                    kept.append((first * PAGE, count))
+                filled += count
+                if count < want:
+                    break
+            self._take(kept, space[:filled], descriptor)
+            self._reading.advance(filled)
+
+    def scan(self, descriptor: int, plan: FilePlan) -> None:
+        """Read all of the piece, and store the pages that changed since the parent."""
+        position = self.piece.start
+        forced = set(plan.blocks.tolist())
+        while position < self.piece.end and not self._stop.is_set():
+            want = min(len(self._scratch), self.piece.end - position)
+            count = read_full(self._path, descriptor, self._scratch[:want], position)
+            whole = count // PAGE * PAGE
+            self._store_changed(descriptor, position, whole, plan.kept, forced)
+            if count > whole:  # being extended or truncated: WAL replay mends it
+                self._writer.add(
+                    self.piece.number, position + whole, self._scratch[whole:count]
+                )
+            position += count
+            self._reading.note(self.piece.number, position if count else 0, count)
+            if count < want:
+                return
+
+    def _store_changed(
+        self, descriptor: int, position: int, length: int, kept: int, forced: set[int]
+    ) -> None:
+        pages = self._scratch[:length]
+        lsns = page_lsns(pages)
+        blocks = np.arange(position // PAGE, (position + length) // PAGE)
+        changed = (
+            (lsns >= self._reading.since()) | (lsns == 0) | (blocks >= kept // PAGE)
+        )
+        if forced:
+            changed |= np.isin(blocks, list(forced))
+        for first, behind in stretches(blocks[changed]):
+            start, end = first * PAGE, behind * PAGE
+            while start < end:
+                space = self._writer.space(PAGE)
+                count = min(len(space) // PAGE * PAGE, end - start)
+                at = start - position
+                space[:count] = pages[at : at + count]
+                self._take([(start, count)], space[:count], descriptor)
+                start += count
+
+    def _take(
+        self, parts: list[tuple[int, int]], pages: memoryview, descriptor: int
+    ) -> None:
+        """Verify pages that are in the writer's space, and let it keep them."""
+        if not parts:
+            return
+        numbers = [_following(start, count) for start, count in parts]
+        self._verify(pages, np.concatenate(numbers), descriptor)
+        for start, count in parts:
+            self._writer.took(self.piece.number, start, count)
+
+    def _verify(self, pages: memoryview, blocks: Blocks, descriptor: int) -> None:
+        if self._relation is None:
+            return
+        whole = pages[: len(pages) // PAGE * PAGE]
+        piece = self.piece
+        self._reading.verify(
+            piece.file, piece.number, self._relation, whole, blocks, descriptor
+        )
+
+
+def _following(position: int, length: int) -> Blocks:
+    """Return the numbers of the whole pages in a stretch of a file."""
+    return np.arange(position // PAGE, (position + length) // PAGE)

@@ -1,0 +1,157 @@
+"""A backup with the ones it builds on: their manifests composed, their content read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from drkit import workers
+from drkit.errors import Corrupt
+from drkit.model.pagemap import compose
+from drkit.repository.packing import content_digest, digest_key
+from drkit.repository.repository import read_manifest
+from drkit.repository.unpacking import PackReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from drkit.model.log import Commit, LogState
+    from drkit.model.manifest import Manifest
+    from drkit.model.pagemap import PageMap
+    from drkit.protocols import Buffer
+    from drkit.repository.repository import Repository
+
+    Damaged = Mapping[str, set[int]]
+
+_READERS = 4  # manifests that are fetched at a time
+
+
+def lineage(state: LogState, commit: Commit) -> list[Commit]:
+    """Return a live backup's chain, its full backup first and itself last.
+
+    Raises:
+        Corrupt: an ancestor is no live backup, which the log's rules don't allow.
+    """
+    chain = [commit]
+    while (parent := state.attempts[chain[-1].attempt].begin.parent) is not None:
+        if parent not in state.backups:
+            label = chain[-1].backup.label
+            raise Corrupt(f"the parent of backup {label}, {parent}, has expired")
+        chain.append(state.backups[parent])
+    return chain[::-1]
+
+
+def read_chain(repository: Repository, commit: Commit) -> PageMap:
+    """Read a backup's manifest and those below it, and compose their page maps.
+
+    Raises:
+        Corrupt: one is missing, not what was committed, or does not fit the others.
+    """
+    commits = lineage(repository.log.state, commit)
+    layers = _read_manifests(repository, commits)
+    for below, above, manifest in zip(commits, commits[1:], layers[1:], strict=False):
+        parent = manifest.head.parent
+        expected = (below.backup.label, below.manifest.sha256)
+        if parent is None or (parent.label, parent.sha256) != expected:
+            raise Corrupt(f"manifest {above.manifest.name} names another parent")
+    if layers[0].head.parent is not None:
+        raise Corrupt(f"manifest {commits[0].manifest.name} is of no full backup")
+    try:
+        return compose(layers)
+    except ValueError as error:
+        raise Corrupt(
+            f"the manifests of backup {commit.backup.label} don't fit: {error}",
+            hint="choose another backup; `drkit info` lists them",
+        ) from error
+
+
+def _read_manifests(repository: Repository, commits: list[Commit]) -> list[Manifest]:
+    """Read manifests, several at a time; return them in the order of `commits`."""
+
+    def reader(first: int) -> Callable[[workers.Stop], list[Manifest]]:
+        def read(stop: workers.Stop) -> list[Manifest]:
+            mine = commits[first::_READERS]
+            return [
+                read_manifest(repository, one.manifest)
+                for one in mine
+                if not stop.is_set()
+            ]
+
+        return read
+
+    count = min(_READERS, len(commits))
+    parts = workers.run([reader(first) for first in range(count)])
+    return [parts[place % _READERS][place // _READERS] for place in range(len(commits))]
+
+
+class ChainContent:
+    """What a backup's files hold, for comparing with a cluster's files.
+
+    Args:
+        lost: frames that are known to be damaged, by the attempt that stored them.
+    """
+
+    def __init__(
+        self, repository: Repository, page_map: PageMap, lost: Damaged
+    ) -> None:
+        self.page_map = page_map
+        self._repository = repository
+        self._reader = PackReader(repository, page_map)
+        self._keys = [self._key(manifest) for manifest in page_map.layers]
+        self._lost = _lost_stretches(page_map, lost)
+
+    def unchanged(self, piece: int, data: Buffer) -> bool:
+        """Say whether `data` is what a whole piece holds, by its keyed digest."""
+        row = self.page_map.pieces[piece]
+        run = self.page_map.layers[row["layer"]].runs[row["run"]]
+        if not len(data) == row["length"] == run["length"]:
+            return False
+        digest = content_digest(self._keys[row["layer"]], data)
+        return bool(digest == run["digest"].tobytes())
+
+    def read(self, number: int, position: int, length: int) -> bytes:
+        """Fetch stored bytes of a file; zeros where the backup has none."""
+        return self._reader.read(number, position, length)
+
+    def damaged(self, number: int) -> list[tuple[int, int]]:
+        """Return the stretches of a file, (start, end), that are known to be lost."""
+        return self._lost.get(number, [])
+
+    def _key(self, manifest: Manifest) -> bytes:
+        keyring = self._repository.keyring
+        dek = keyring.get("backup", bytes.fromhex(manifest.head.dek_id))
+        return digest_key(dek, self._repository.lineage)
+
+
+def _lost_stretches(
+    page_map: PageMap, lost: Damaged
+) -> dict[int, list[tuple[int, int]]]:
+    """Return by file number what can't be had from the repository, or is bad there.
+
+    Beside lost frames these are the pages that were damaged when they were read.
+    """
+    found: dict[int, list[tuple[int, int]]] = {}
+    owner = page_map.piece_files()
+    for layer, manifest in enumerate(page_map.layers):
+        frames = lost.get(manifest.head.attempt)
+        if frames:
+            places = page_map.pieces_in(layer, frames)
+            for place in places.tolist():
+                start = int(page_map.pieces["position"][place])
+                end = start + int(page_map.pieces["length"][place])
+                found.setdefault(int(owner[place]), []).append((start, end))
+        size = manifest.head.server.block_size
+        for file, block in manifest.damaged.tolist():
+            number = page_map.find(manifest.paths[file])
+            if number is not None and _is_from(page_map, number, block * size, layer):
+                stretch = (block * size, (block + 1) * size)
+                found.setdefault(number, []).append(stretch)
+    return {number: sorted(stretches) for number, stretches in found.items()}
+
+
+def _is_from(page_map: PageMap, number: int, position: int, layer: int) -> bool:
+    """Say whether a byte of a file still comes from a layer, not from a newer one."""
+    pieces = page_map.pieces_of(number)
+    place = int(np.searchsorted(pieces["position"], position, side="right")) - 1
+    return place >= 0 and bool(pieces["layer"][place] == layer)
