@@ -1,0 +1,132 @@
+"""A server that exists in memory alone, and backups of it that drkit takes in earnest.
+
+Its files have pages of 64 bytes, it knows which page changed in which WAL segment, and
+it archives the segments that it has filled. It keeps what each backup read, by the
+backup's start, so that anybody can tell later whether the repository still holds it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from drkit.model.copied import BackupEnd, Copied, CopiedFile, Started
+from drkit.model.lsn import Lsn
+from drkit.model.manifest import FileKind, WalPosition
+from drkit.model.timeline import TimelineHistory
+from drkit.model.wal import Segment, WalFileName
+from drkit.operations.parent import Present
+from drkit.repository.layout import Layout
+from tests.builders import CLUSTER, EPOCH, SEGMENT, SYSTEM, server
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from drkit.protocols import ContentWriter, ParentContent, Progress, Storage
+    from tests.chains import Files
+
+PAGE = 64
+Pages = list[tuple[int, bytes]]  # the segment in which it changed, and the content
+
+
+class MadeUpServer:
+    """A primary on timeline 1 that archives into `archive`.
+
+    Attributes:
+        segment: the number of the WAL segment that it writes to.
+        read: what each backup read, by its start LSN.
+    """
+
+    def __init__(self, archive: Storage) -> None:
+        self._archive = archive
+        self._changes = 0
+        self.segment = 1
+        self.files: dict[bytes, Pages] = {}
+        self.read: dict[int, Files] = {}
+        for name in (b"16384", b"16385", b"PG_VERSION"):
+            self.write(name, 0)
+
+    @property
+    def lsn(self) -> Lsn:
+        return Lsn(self.segment * SEGMENT + 0x28)
+
+    @property
+    def present(self) -> Present:
+        return Present(server(), TimelineHistory(1), self.lsn)
+
+    def write(self, name: bytes, block: int) -> None:
+        """Change a page, or add the next one."""
+        pages = self.files.setdefault(name, [])
+        self._changes += 1
+        page = (self.segment, b"%s %d" % (name, self._changes))
+        place = min(block, len(pages))
+        pages[place : place + 1] = [(page[0], page[1].ljust(PAGE))]
+
+    def truncate(self, name: bytes, blocks: int) -> None:
+        """Leave the first pages of a file."""
+        del self.files.get(name, [])[blocks:]
+
+    def drop(self, name: bytes) -> None:
+        self.files.pop(name, None)
+
+    def switch_wal(self) -> None:
+        """End the segment, and archive it."""
+        file = WalFileName.parse(Segment(1, self.segment).name(SEGMENT))
+        self._archive.put(Layout(CLUSTER).wal_file(SYSTEM, file), bytes(7))
+        self.segment += 1
+
+    def content(self) -> Files:
+        return {
+            name: b"".join(content for _, content in pages)
+            for name, pages in sorted(self.files.items())
+        }
+
+
+class MadeUpSource:
+    """One backup of a `MadeUpServer`; see `drkit.protocols.BaseBackupSource`."""
+
+    def __init__(self, server: MadeUpServer) -> None:
+        self._server = server
+        self._parent: ParentContent | None = None
+        self._start = Lsn(0)
+
+    def start(self, label: str, parent: ParentContent | None) -> Started:
+        self._server.switch_wal()
+        self._parent, self._start = parent, self._server.lsn
+        return Started(WalPosition(self._start, 1, EPOCH))
+
+    def copy(self, writers: Sequence[ContentWriter], progress: Progress) -> Copied:
+        copied: list[CopiedFile | None] = []
+        for number, (name, pages) in enumerate(sorted(self._server.files.items())):
+            kept = self._write(writers[0], number, name, pages)
+            size = len(pages) * PAGE
+            copied.append(CopiedFile(name, FileKind.FILE, 0o600, size, 0, 0, kept))
+        self._server.read[self._start] = self._server.content()
+        return Copied(copied, [], [], [])
+
+    def stop(self) -> BackupEnd:
+        end = WalPosition(Lsn(self._server.lsn + 0x100), 1, EPOCH)
+        self._server.switch_wal()
+        return BackupEnd(end, b"START WAL LOCATION: made up\n", b"")
+
+    def close(self) -> None:
+        self._parent = None
+
+    def _write(
+        self, writer: ContentWriter, number: int, name: bytes, pages: Pages
+    ) -> int:
+        """Store what is not the parent's; return how much of the file may be."""
+        below = self._size_in_parent(name)
+        since = 0
+        if self._parent is not None:
+            since = self._parent.page_map.head.start.lsn // SEGMENT
+        for block, (changed, content) in enumerate(pages):
+            if changed >= since or (block + 1) * PAGE > below:
+                writer.add(number, block * PAGE, content)
+        return min(below, len(pages) * PAGE)
+
+    def _size_in_parent(self, name: bytes) -> int:
+        if self._parent is None:
+            return 0
+        page_map = self._parent.page_map
+        number = page_map.find(name)
+        return 0 if number is None else int(page_map.files["size"][number])
