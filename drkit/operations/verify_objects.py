@@ -1,0 +1,248 @@
+"""Is everything there that the backups refer to, and is it as long as it should be?"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from drkit.errors import Corrupt, DrkitError, KeyUnavailable, ObjectNotFound
+from drkit.model.damage import Damage, DamageKind
+from drkit.operations.blame import places
+from drkit.operations.verify_pages import page_checksums
+from drkit.repository.chain import lineage, read_chain
+from drkit.repository.checking import pack_name, pack_place
+from drkit.repository.repository import read_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from datetime import datetime
+
+    from drkit.model.log import Commit
+    from drkit.model.manifest import Manifest
+    from drkit.protocols import Progress
+    from drkit.repository.repository import Repository
+
+_SHOWN = 5
+_KEY_ID = re.compile(rb"[0-9a-f]{32}\Z")
+
+
+class ObjectsFound(NamedTuple):
+    """What there is of some backups.
+
+    Attributes:
+        objects: how many were asked for.
+        bytes: their length together.
+        packs: by attempt, how many packs its manifest names.
+    """
+
+    damage: list[Damage]
+    notes: list[str]
+    objects: int
+    bytes: int
+    packs: dict[str, int]
+
+
+def verify_objects(
+    repository: Repository, commits: Sequence[Commit], progress: Progress
+) -> ObjectsFound:
+    """Look for everything that backups and their ancestors refer to.
+
+    A listing proves that an object is there; what it lacks is asked for by name.
+    """
+    look = _Look(repository)
+    for commit in _newest_of_chains(repository, commits):
+        progress.event("looking at a chain", label=commit.backup.label)
+        look.chain(commit)
+    look.wal_keys(min(commit.backup.start_time for commit in commits))
+    return ObjectsFound(look.damage, look.notes, look.objects, look.bytes, look.packs)
+
+
+def with_ancestors(repository: Repository, commits: Iterable[Commit]) -> list[Commit]:
+    """Return backups with all that they build on, each once, ancestors first."""
+    state = repository.log.state
+    found: dict[str, Commit] = {}
+    for commit in commits:
+        found |= {one.backup.label: one for one in lineage(state, commit)}
+    return list(found.values())
+
+
+def _newest_of_chains(
+    repository: Repository, commits: Iterable[Commit]
+) -> Iterator[Commit]:
+    """Yield the backups that no other one of them builds on."""
+    chosen = list(commits)
+    attempts = repository.log.state.attempts
+    parents = {attempts[one.attempt].begin.parent for one in chosen}
+    yield from (one for one in chosen if one.backup.label not in parents)
+
+
+class _Look:
+    """One look at a repository; backups that were seen are not looked at again."""
+
+    def __init__(self, repository: Repository) -> None:
+        self.damage: list[Damage] = []
+        self.notes: list[str] = []
+        self.objects = 0
+        self.bytes = 0
+        self.packs: dict[str, int] = {}
+        self._repository = repository
+        prefix = repository.layout.backups()
+        self._listed = {
+            info.name: info.size for info in repository.storage.list(prefix)
+        }
+        self._seen: set[str] = set()
+
+    def chain(self, commit: Commit) -> None:
+        """Look at a backup and all that it builds on."""
+        commits = lineage(self._repository.log.state, commit)
+        for one in commits:
+            self._keys(one)
+        manifests: Iterable[Manifest] = ()
+        try:
+            manifests = read_chain(self._repository, commit).layers
+        except (Corrupt, KeyUnavailable) as error:
+            manifests = list(self._readable(commits))
+            labels = {one.backup.label for one in commits}
+            if not any(one.backup in labels for one in self.damage):
+                self._add(commit, commit.manifest.name, DamageKind.CONTENT, error)
+        for manifest in manifests:
+            self._packs(manifest)
+        self._seen |= {one.backup.label for one in commits}
+
+    def wal_keys(self, since: datetime) -> None:
+        """Look whether the keys that WAL was sealed under can be unwrapped.
+
+        Args:
+            since: WAL from before this is nobody's any more, and neither are its keys.
+        """
+        layout, storage = self._repository.layout, self._repository.storage
+        for info in storage.list(layout.keys("wal")):
+            self.objects += 1
+            with contextlib.suppress(ValueError):  # anybody can put a name there
+                self._wal_key(info.name, bytes.fromhex(info.name.split("/")[-2]))
+        for info in storage.list(layout.wal_days()):
+            if info.name >= layout.wal_day(since.strftime("%Y%m%d")):
+                self._wal_day(info.name)
+
+    def _wal_day(self, name: str) -> None:
+        """Follow a day's pointer; it may have expired since it was listed."""
+        self.objects += 1
+        try:
+            pointed = self._repository.storage.get(name)
+        except ObjectNotFound:
+            return
+        if _KEY_ID.match(pointed) is None:
+            error = Corrupt(f"object {name} holds no key id")
+            self._add(None, name, DamageKind.CONTENT, error)
+        else:
+            self._wal_key(name, bytes.fromhex(pointed.decode("ascii")))
+
+    def _wal_key(self, listed: str, key_id: bytes) -> None:
+        """Look at a key that a listed object is of, unless that has expired since."""
+        try:
+            self._repository.keyring.get("wal", key_id)
+        except (Corrupt, KeyUnavailable) as error:
+            if self._there(listed) is not None:
+                self._add(None, listed, DamageKind.KEY, error)
+
+    def _keys(self, commit: Commit) -> None:
+        if commit.backup.label not in self._seen:
+            begun = self._repository.log.state.attempts[commit.attempt].begin
+            for purpose, key_id in begun.keys:
+                self._key(commit, purpose, key_id)
+
+    def _key(self, commit: Commit, purpose: str, key_id: str) -> None:
+        """Look whether a key can be unwrapped."""
+        layout, keyring = self._repository.layout, self._repository.keyring
+        self.objects += 1
+        try:
+            keyring.get(purpose, bytes.fromhex(key_id))
+        except (Corrupt, KeyUnavailable) as error:
+            name = layout.dek(purpose, bytes.fromhex(key_id)).rstrip("/")
+            self._add(commit, name, DamageKind.KEY, error)
+
+    def _readable(self, commits: list[Commit]) -> Iterator[Manifest]:
+        """Yield the manifests that are as they were committed; tell of the others."""
+        for commit in commits:
+            try:
+                yield read_manifest(self._repository, commit.manifest)
+            except KeyUnavailable:
+                continue  # told as the key's own damage
+            except Corrupt as error:
+                if commit.backup.label not in self._seen:
+                    self._manifest(commit, error)
+
+    def _manifest(self, commit: Commit, error: DrkitError) -> None:
+        name, size = commit.manifest.name, commit.manifest.size
+        wrong = self._wrong(name, size)
+        if wrong is None:
+            self._add(commit, name, DamageKind.CONTENT, error)
+        else:
+            self._tell(commit.backup.label, name, *wrong)
+
+    def _packs(self, manifest: Manifest) -> None:
+        label = manifest.head.label
+        if label in self._seen:
+            return
+        self.objects += 1
+        self.packs[manifest.head.attempt] = len(manifest.packs)
+        for number, size in enumerate(manifest.packs["size"].tolist()):
+            name = pack_name(self._repository, manifest, number)
+            wrong = self._wrong(name, size)
+            if wrong is not None:
+                place = pack_place(manifest, number)
+                lost = places(manifest, place.lost)
+                damage = Damage(name, *wrong, Corrupt.exit_code, label, place, lost)
+                self.damage.append(damage)
+        self.notes += _notes(manifest)
+
+    def _wrong(self, name: str, size: int) -> tuple[DamageKind, str] | None:
+        """Say what is wrong with an object that should be there; None if nothing is."""
+        self.objects += 1
+        self.bytes += size
+        if self._listed.get(name) == size:
+            return None
+        there = self._there(name)
+        if there is None:
+            return DamageKind.MISSING, "is missing, though its backup was committed"
+        if there != size:
+            return DamageKind.SIZE, f"has {there} bytes, not {size}"
+        return None
+
+    def _there(self, name: str) -> int | None:
+        """Return the size of an object, asked for by its name; None if it is gone."""
+        try:
+            return self._repository.storage.size(name)
+        except ObjectNotFound:
+            return None
+
+    def _add(
+        self, commit: Commit | None, name: str, kind: DamageKind, error: DrkitError
+    ) -> None:
+        label = None if commit is None else commit.backup.label
+        told = f"can't be used: {error.message}"
+        self.damage.append(Damage(name, kind, told, error.exit_code, label))
+
+    def _tell(self, label: str, name: str, kind: DamageKind, what: str) -> None:
+        self.damage.append(Damage(name, kind, what, Corrupt.exit_code, label))
+
+
+def _notes(manifest: Manifest) -> Iterator[str]:
+    """Yield what to know of a backup beside what is wrong with it."""
+    head = manifest.head
+    if len(manifest.damaged):
+        pages = [
+            f"{manifest.paths[file].decode(errors='replace')} page {block}"
+            for file, block in manifest.damaged[:_SHOWN].tolist()
+        ]
+        more = ", …" if len(manifest.damaged) > _SHOWN else ""
+        yield (
+            f"{head.label} holds {len(manifest.damaged)} pages that were damaged in "
+            f"the cluster already: {', '.join(pages)}{more}"
+        )
+    if not page_checksums(manifest):
+        yield (
+            f"{head.label} is of a cluster without page checksums: its content is held "
+            "against what was read then, and damage from before would not be seen"
+        )
