@@ -139,7 +139,7 @@ def open_repository(policy: Policy, secrets: Secrets) -> Repository:
         RepositoryMissing: there is no repository.
     """
     compiled = compile_policy(policy)
-    connections = max(policy.backup.jobs, 4)
+    connections = max(policy.backup.jobs, 8)
     store = storage(compiled, secrets, _LONG_DEADLINE.total_seconds(), connections)
     return repository_in(store, read_lineage(store), compiled, secrets)
 

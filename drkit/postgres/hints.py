@@ -19,13 +19,19 @@ _INFOMASK_HINTS = 0x0F00  # HEAP_XMIN_ and HEAP_XMAX_ COMMITTED and INVALID
 _SPECIAL_FLAGS = 12  # in the opaque data of B-tree, hash and GiST pages
 _SPECIAL_HINTS = 1 << 4 | 1 << 6 | 1 << 7  # F_HAS_GARBAGE, BTP_…, LH_PAGE_HAS_DEAD…
 _SPECIAL_BYTES = 16
+_CYCLE = 14  # in the same place: which vacuum's a B-tree page's last split was
+_SMALL_SPECIAL = PAGE - 8  # of SP-GiST and BRIN pages; the last two bytes tell which
+_SPGIST_ID, _SPGIST_META = 0xFF82, 0x0001
+_SPGIST_CACHE = _HEADER.size + 4  # behind the magic number: pages that were used last
+_BRIN_IDS, _BRIN_EVACUATE = range(0xF091, 0xF094), 0x0001
 
 
 def same_but_hints(one: bytes, other: bytes) -> bool:
     """Say whether two states of a page differ in hints alone, LSN and checksum aside.
 
     A hint that says a tuple's transaction has ended may be set without WAL where pages
-    have no checksums; so may the mark of an index entry whose tuple is dead.
+    have no checksums; so may the mark of an index entry whose tuple is dead, and what
+    an index keeps only to be faster.
     """
     return _masked(one) == _masked(other)
 
@@ -48,9 +54,22 @@ def _masked(page: bytes) -> bytes:
             masked[at + 2] &= 0xFE
         elif state == _NORMAL and upper <= offset <= special - _INFOMASK - 2:
             _clear(masked, offset + _INFOMASK, _INFOMASK_HINTS)
+    _mask_special(masked, special, lower)
+    return bytes(masked)
+
+
+def _mask_special(masked: bytearray, special: int, lower: int) -> None:
+    """Clear what an index's access method writes without WAL."""
     if PAGE - special == _SPECIAL_BYTES:
         _clear(masked, special + _SPECIAL_FLAGS, _SPECIAL_HINTS)
-    return bytes(masked)
+        masked[special + _CYCLE :] = bytes(2)  # else the id of hash and GiST pages
+    if special != _SMALL_SPECIAL:
+        return
+    method = int.from_bytes(masked[-2:], "little")
+    if method in _BRIN_IDS:
+        _clear(masked, PAGE - 4, _BRIN_EVACUATE)
+    elif method == _SPGIST_ID and masked[special] & _SPGIST_META:
+        masked[_SPGIST_CACHE:lower] = bytes(max(lower - _SPGIST_CACHE, 0))
 
 
 def _clear(page: bytearray, at: int, bits: int) -> None:

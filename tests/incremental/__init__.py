@@ -1,0 +1,1 @@
+"""Incremental backups, proven by comparing what comes back with what there was."""
