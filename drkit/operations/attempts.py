@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from drkit.repository.repository import Repository
 
 _FORGET = 3 * LEASE_FOR  # an attempt without any lease is dead after this long
+_LOOKED_AT = 50  # abandoned attempts, the newest, that are looked at one by one
 
 
 @contextmanager
@@ -121,8 +122,10 @@ def sweep_attempt(repository: Repository, attempt: str, progress: Progress) -> N
 def _sweep_abandoned(repository: Repository, progress: Progress) -> None:
     """Sweep the abandoned attempts that have left something.
 
-    Keys are stored first and deleted last: who has none left nothing. One listing of
-    them spares several for every attempt that ever failed.
+    Keys are stored first and deleted last: who has none seldom left anything, and one
+    listing of them spares one for every attempt that ever failed. But a listing may
+    have lacked packs when the keys were deleted, and a writer that was swept while it
+    slept may have stored some since; so the newest attempts are looked at themselves.
     """
     abandoned = [
         attempt.begin
@@ -135,9 +138,17 @@ def _sweep_abandoned(repository: Repository, progress: Progress) -> None:
         for purpose in purposes
         for info in repository.storage.list(repository.layout.keys(purpose))
     }
+    newest = {begin.attempt for begin in abandoned[-_LOOKED_AT:]}
     for begin in abandoned:
-        if not stored.isdisjoint(begin.keys):
+        looked_at = begin.attempt in newest and _has_objects(repository, begin)
+        if looked_at or not stored.isdisjoint(begin.keys):
             _sweep(repository, begin, progress)
+
+
+def _has_objects(repository: Repository, begin: Begin) -> bool:
+    """Say whether a manifest or a pack of the attempt is listed."""
+    prefix = repository.layout.backup(begin.label, begin.attempt)
+    return next(iter(repository.storage.list(prefix)), None) is not None
 
 
 def _is_dead(repository: Repository, begin: Begin, host: str) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from drkit import __version__, workers
 from drkit.crypto.keys import new_dek
-from drkit.errors import DrkitError
+from drkit.errors import AttemptFenced, DrkitError
 from drkit.model.backup import BackupSummary
 from drkit.model.label import BackupKind, new_label
 from drkit.model.log import Begin, Commit
@@ -23,7 +23,7 @@ from drkit.repository.packing import Packed, Packing, PackWriter, pack_bytes
 from drkit.repository.repository import write_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import timedelta
 
     from drkit.crypto.keys import Dek
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from drkit.model.manifest import Manifest, ServerDescription, WalPosition
     from drkit.operations.parent import Parent, Present
     from drkit.protocols import BaseBackupSource, Progress
+    from drkit.repository.log import LoggedEntry
     from drkit.repository.repository import Repository
 
 
@@ -99,7 +100,8 @@ def take_backup(
     Raises:
         Locked: another backup of this cluster is running.
         WalMissing: the WAL that it needs did not arrive; the backup is given up.
-        AttemptFenced: another host declared this attempt dead, or expired its parent.
+        AttemptFenced: another host declared this attempt dead, expired its parent, or
+            finished a later backup before this one was in the log.
     """
     repository.backups()
     abandon_dead(repository, options.host, progress)
@@ -146,6 +148,7 @@ def _begin(
     if isinstance(parent, str):
         reason, parent = parent, None
     now, state = repository.clock.now(), repository.log.state
+    known = len(repository.log.entries)
     started = source.start(
         f"drkit {new_label(now, _kind(parent), state.last_label)}",
         parent.content if parent else None,
@@ -158,6 +161,7 @@ def _begin(
     keys = tuple((key.purpose, key.key_id.hex()) for key in (data_key, manifest_key))
 
     def decide(state: LogState) -> Entry:
+        _refuse_overtaken(repository.log.entries[known:], start)
         label = new_label(now, kind, state.last_label)
         above = parent.label if parent else None
         return Begin(attempt, label, kind, above, start.lsn, start.timeline, keys)
@@ -175,6 +179,22 @@ def _begin(
     return _Attempt(
         attempt, begin.label, kind, start, parent, reason, data_key, manifest_key
     )
+
+
+def _refuse_overtaken(meanwhile: Sequence[LoggedEntry], start: WalPosition) -> None:
+    """Refuse to begin behind the back of a later backup that has ended already.
+
+    An expiry that saw it, and not this one, may be about to delete WAL up to its start.
+    """
+    for logged in meanwhile:
+        entry = logged.entry
+        if isinstance(entry, Commit) and entry.backup.start_lsn > start.lsn:
+            raise AttemptFenced(
+                f"backup {entry.backup.label} began after this one, at "
+                f"{entry.backup.start_lsn}, and has ended before this one was in the "
+                f"log; WAL from {start.lsn} on may be expired",
+                hint="nothing was stored; run the command again",
+            )
 
 
 def _kind(parent: Parent | None) -> BackupKind:

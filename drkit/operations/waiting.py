@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from drkit.protocols import Progress
     from drkit.repository.repository import Repository
 
-_FIRST_PAUSE, _LAST_PAUSE = 0.05, 2.0
+_FIRST_PAUSE, _LAST_PAUSE = 0.03, 2.0
 _TELL_AFTER = 10.0  # seconds
 _TELL_OF_PRIMARY_AFTER = 2.0
 
@@ -77,7 +77,7 @@ def wait_for_wal(
                 progress.warning(f"still waiting for {wait.file.name}: {wait.why()}")
                 told = True
             repository.clock.sleep(pause)
-            pause = min(pause * 1.5, _LAST_PAUSE)
+            pause = min(pause * 1.2, _LAST_PAUSE)
 
 
 def _waits(

@@ -97,7 +97,8 @@ class PackWriter:
         self._frame = memoryview(bytearray(FRAME_BYTES))
         self._filled = 0
         self._waiting: list[tuple[int, int, int, int, bytes]] = []
-        self._buffer = bytearray(size)
+        # not a bytearray, which would touch all of it: most incrementals are small
+        self._buffer = np.empty(size, dtype=np.uint8).data
         self._sealer: Sealer | None = None
         self._number = -1
         self._runs: list[tuple[int, int, int, int, int, bytes]] = []

@@ -142,7 +142,7 @@ def refused(protected: Protected, to: Path, *options: str | Path) -> dict[str, A
 def backup(protected: Protected, source: str = "local") -> str:
     """Take a full backup by one of the two sources; return its label."""
     protected.change_policy(lambda policy: policy["backup"].update(source=source))
-    said = drkit(protected, "backup", NAME, "--output", "json")
+    said = drkit(protected, "backup", NAME, "--type", "full", "--output", "json")
     assert said.code == 0, said.err
     label: str = json.loads(said.out)["backup"]["label"]
     return label

@@ -85,7 +85,17 @@ def test_pages_whose_checksum_stays_wrong(
     for block in (3, 7):
         _flip(path, block)
 
-    said = drkit(protected, "backup", NAME, "--output", "json", "--log-format", "json")
+    said = drkit(
+        protected,
+        "backup",
+        NAME,
+        "--type",
+        "full",
+        "--output",
+        "json",
+        "--log-format",
+        "json",
+    )
     assert said.code == OBJECTIVE_MISSED, said.err
     summary = json.loads(said.out)["backup"]
     assert summary["damaged_pages"] == 2
@@ -112,7 +122,7 @@ def test_the_older_backup_still_brings_back_what_rotted(
     expected = content(protected.cluster)
     older = site(protected).take().label
     _flip(_file(protected.cluster), 3)
-    said = drkit(protected, "backup", NAME)
+    said = drkit(protected, "backup", NAME, "--type", "full")
     assert said.code == OBJECTIVE_MISSED
     assert "DAMAGED: 1 pages of the cluster have a wrong checksum" in said.out
     with restored(scene, protected, older) as found:
@@ -126,7 +136,7 @@ def test_damaged_maps_are_no_error(
     """The server may tear them, and makes them anew when it reads them."""
     protected = _protect(scene, newest_version, source)
     _flip(_file(protected.cluster, fork), 0)
-    said = drkit(protected, "backup", NAME)
+    said = drkit(protected, "backup", NAME, "--type", "full")
     assert said.code == 0, said.err
     assert "damaged" not in said.err
     with restored(scene, protected) as found:

@@ -155,7 +155,9 @@ def test_sigterm_while_the_server_is_silent(
 def test_sigterm_while_it_waits_for_wal(protected: Protected) -> None:
     protected.cluster.rows("ALTER SYSTEM SET archive_command = '/bin/false'")
     protected.cluster.rows("SELECT pg_reload_conf()")
-    command = drkit_command("backup", NAME, "--policy-dir", protected.home)
+    command = drkit_command(
+        "backup", NAME, "--type", "full", "--policy-dir", protected.home
+    )
     running = process.spawn(command)
     with running:
         deadline = time.monotonic() + 30

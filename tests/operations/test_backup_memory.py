@@ -33,7 +33,14 @@ def _peak(protected: Protected, source: str, jobs: int) -> int:
     """Take a backup in a process of its own; return its peak memory in bytes."""
     protected.change_policy(lambda policy: policy["backup"].update(source=source))
     command = drkit_command(
-        "backup", NAME, "--jobs", str(jobs), "--policy-dir", protected.home
+        "backup",
+        NAME,
+        "--type",
+        "full",
+        "--jobs",
+        str(jobs),
+        "--policy-dir",
+        protected.home,
     )
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, *command], capture_output=True, check=True

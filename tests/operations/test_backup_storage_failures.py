@@ -159,7 +159,7 @@ def test_a_full_disk(
     kept = [site(protected, source).take().label]
     ballast = fill(small_disk, leave=1 << 20)
 
-    said = drkit(protected, "backup", NAME)
+    said = drkit(protected, "backup", NAME, "--type", "full")
     assert said.code == NoSpace.exit_code, said.err
     assert "has no room for it" in said.err
     assert protected.labels() == kept

@@ -91,6 +91,7 @@ class MadeUpSource:
 
     def start(self, label: str, parent: ParentContent | None) -> Started:
         self._server.switch_wal()
+        self._server.write(b"pg_control", 0)  # the checkpoint
         self._parent, self._start = parent, self._server.lsn
         return Started(WalPosition(self._start, 1, EPOCH))
 
