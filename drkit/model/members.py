@@ -70,7 +70,9 @@ def number(found: Members, name: str) -> float:
     """Return a member that is a finite number."""
     value: float = found[name]
     real = isinstance(value, int | float) and not isinstance(value, bool)
-    _need(real and abs(value) <= _MOST and math.isfinite(value), f"`{name}` is no number")
+    _need(
+        real and abs(value) <= _MOST and math.isfinite(value), f"`{name}` is no number"
+    )
     return float(value)
 
 

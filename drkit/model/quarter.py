@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
-_FORM = re.compile(r"(20[0-9]{2}|[3-9][0-9]{3})-?[Qq]([1-4])\Z")
+_FORM = re.compile(r"([2-9][0-9]{3})-?[Qq]([1-4])\Z")
 _MONTHS = 3
 _FOUR = 4
 

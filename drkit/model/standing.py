@@ -21,13 +21,15 @@ class ChainState:
     """Whether a chain of evidence is whole, signed by trusted keys and in order.
 
     Attributes:
-        records: how many could be read.
-        head: SHA-256 of the newest envelope, in hex; empty if there is none.
-        problems: what is wrong with it, each a sentence; empty for a sound chain.
+        records: how many there were at the moment that is told of.
+        head: SHA-256 of the newest one's envelope, in hex; empty if there was none.
+        signers: public keys that signed them, as policies write them.
+        problems: what is wrong with it today, each a sentence; empty if it is sound.
     """
 
     records: int
     head: str
+    signers: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
     @property
@@ -79,7 +81,12 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class ClusterEvidence:
-    """A cluster's records of all time, in the order of their chain."""
+    """A cluster's records of all time, in the order of their chain.
+
+    Attributes:
+        digests: SHA-256 of each record's envelope, in hex, by its sequence.
+    """
 
     standing: Standing
     records: tuple[Record, ...]
+    digests: Mapping[int, str]

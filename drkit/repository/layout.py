@@ -65,6 +65,10 @@ class Layout(NamedTuple):
         """Name a backup's manifest."""
         return f"{self.backup(label, attempt)}manifest"
 
+    def fingerprint(self, label: str, attempt: str) -> str:
+        """Name the fingerprint that was taken with a backup."""
+        return f"{self.backup(label, attempt)}fingerprint"
+
     def pack(self, label: str, attempt: str, number: int) -> str:
         """Name a backup's pack."""
         return f"{self.backup(label, attempt)}packs/{number:06d}"

@@ -17,6 +17,7 @@ from drkit.model.log import (
     AttemptState,
     Begin,
     Entry,
+    Evidence,
     ExpireDone,
     ExpireIntent,
     LogState,
@@ -48,6 +49,7 @@ COMMIT_FULL, COMMIT_CHILD = commit_entry(FULL), commit_entry(CHILD)
 LATER = datetime(2026, 3, 1, tzinfo=UTC)
 PIN = Pin(FULL.label, "before the migration", LATER)
 PROVEN = Proven(FULL.label, LATER, "ab" * 32)
+RECORDED = Evidence(0, "ab" * 32)
 ENTRIES: list[Entry] = [
     OPEN,
     FULL,
@@ -59,6 +61,7 @@ ENTRIES: list[Entry] = [
     PIN,
     Unpin(FULL.label),
     PROVEN,
+    RECORDED,
 ]
 
 
@@ -101,6 +104,10 @@ ALLOWED: list[tuple[tuple[Entry, ...], Entry]] = [
     ((FULL, COMMIT_FULL), PROVEN),
     ((FULL, COMMIT_FULL, PROVEN), replace(PROVEN, evidence="cd" * 32)),
     ((FULL, COMMIT_FULL, PROVEN), ExpireIntent((FULL.label,))),
+    ((), RECORDED),
+    ((RECORDED,), RECORDED),
+    ((RECORDED,), replace(RECORDED, record=1)),
+    ((RECORDED, replace(RECORDED, record=1)), RECORDED),
 ]
 
 REFUSED: list[tuple[tuple[Entry, ...], Entry, str]] = [
@@ -148,6 +155,8 @@ REFUSED: list[tuple[tuple[Entry, ...], Entry, str]] = [
         "pinned: before the",
     ),
     ((FULL,), PROVEN, "no live backup"),
+    ((), replace(RECORDED, record=1), "names no record of evidence 0"),
+    ((RECORDED,), replace(RECORDED, digest="cd" * 32), "is another one"),
     ((FULL, COMMIT_FULL, ExpireIntent((FULL.label,))), PROVEN, "no live backup"),
 ]
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 import sys
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,8 @@ from drkit.model.log import (
     Unpin,
 )
 from drkit.model.wal import WalFileName
+from drkit.operations.actions import add_action
+from drkit.repository.evidence import append, read_chain
 from drkit.repository.keyring import StoredKey, encode_key
 from tests.builders import (
     CLUSTER,
@@ -37,6 +39,7 @@ from tests.builders import (
     begin,
 )
 from tests.chains import back_up_over, laid_over
+from tests.evidence import bare, record
 from tests.vectors.broken_objects import Broken
 from tests.vectors.contents import CHANGES, FILES, WAL
 
@@ -54,7 +57,7 @@ def make(directory: Path) -> None:
     lost = begin(repository)
     repository.log.append(lambda _: Abandon(lost.attempt, "the host went away"))
     backup = back_up(repository, FILES)
-    mark(repository, expired.backup.label, backup.backup.label)
+    mark(repository, expired.backup.label, backup.backup.label, drill(repository))
     expire(repository, expired)
     for name, content in WAL.items():
         file = WalFileName.parse(name)
@@ -85,6 +88,7 @@ def make(directory: Path) -> None:
         "log": [one.entry.TYPE for one in repository.log.entries],
         "live": list(contents),
         "files": {label: digests(files) for label, files in contents.items()},
+        "evidence": [one.digest for one in read_chain(repository).records],
         "wal": {name: digest(content) for name, content in WAL.items()},
         "broken": broken.make(),
     }
@@ -104,13 +108,21 @@ def digest(content: bytes | None) -> str | None:
     return None if content is None else hashlib.sha256(content).hexdigest()
 
 
-def mark(repository: Repository, lifted: str, kept: str) -> None:
+def drill(repository: Repository) -> str:
+    """Record three kinds of evidence; return the digest of the drill's."""
+    evidence = append(repository, record).digest
+    append(repository, bare)
+    add_action(repository, "caf\u00e9 opens later", "Mira", date(2026, 2, 15), 1)
+    return evidence
+
+
+def mark(repository: Repository, lifted: str, kept: str, evidence: str) -> None:
     """Pin two backups, unpin one, and write that the other was proven to restore."""
     entries: tuple[Entry, ...] = (
         Pin(lifted, "while it is looked at", EPOCH + timedelta(days=1)),
         Pin(kept, "before the caf\u00e9's migration", None),
         Unpin(lifted),
-        Proven(kept, EPOCH + timedelta(hours=1), "ab" * 32),
+        Proven(kept, EPOCH + timedelta(hours=1), evidence),
     )
     for entry in entries:
         repository.log.append(lambda _, entry=entry: entry)  # type: ignore[misc]

@@ -369,6 +369,9 @@ def mark(entry: Any, backups: Mapping[str, Any], pinned: set[str]) -> None:
         case "proven":
             need(entry["label"] in backups, "proof of no live backup")
             need(re.fullmatch("[0-9a-f]{64}", entry["evidence"]), "evidence")
+        case "evidence":
+            need(re.fullmatch("[0-9a-f]{64}", entry["digest"]), "digest")
+            need(entry["record"] >= 0, "number of a record")
         case other:
             raise Refused(f"log entry of type {other}")
 

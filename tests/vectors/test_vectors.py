@@ -15,8 +15,10 @@ import pytest
 from drkit.crypto.keys import PURPOSES, parse_kek
 from drkit.crypto.signing import parse_public, parse_signing_key
 from drkit.errors import Corrupt, KeyUnavailable
+from drkit.model.evidence_json import statement_of
 from drkit.model.wal import WalFileName
 from drkit.repository.chain import read_chain
+from drkit.repository.evidence import read_chain as read_evidence_chain
 from drkit.repository.keyring import Keyring
 from drkit.repository.layout import Layout
 from drkit.repository.manifest import decode
@@ -25,6 +27,7 @@ from drkit.storage.memory import MemoryStorage
 from tests.builders import Keys, World, copy_of, replace_object
 from tests.chains import read_files
 from tests.vectors.columns import Refused
+from tests.vectors.evidence import read_evidence
 from tests.vectors.make import digests, make
 from tests.vectors.reader import Reader, read_key_file
 
@@ -117,6 +120,26 @@ def test_the_second_reader_reads_wal(vectors: Vectors) -> None:
         assert hashlib.sha256(content).hexdigest() == digest
     day = next(n for n in reader.objects if "/wal-days/" in n).rpartition("/")[2]
     assert reader.wal_day(day).hex() in expected["deks"].values()
+
+
+def test_both_read_the_evidence(vectors: Vectors) -> None:
+    storage, expected = vectors.storage(), vectors.expected
+    chain = read_evidence_chain(vectors.repository(storage))
+    assert chain.problems == ()
+    assert [one.digest for one in chain.records] == expected["evidence"]
+    second = read_evidence(vectors.reader(storage))
+    assert [one["kind"] for one in second] == ["drill", "verification", "action"]
+    written = [statement_of(one.record)["predicate"] for one in chain.records]
+    assert json.loads(json.dumps(written)) == second
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_both_miss_a_record(vectors: Vectors, number: int) -> None:
+    storage = vectors.storage()
+    storage.delete(f"alpha/evidence/{number:010d}")
+    assert read_evidence_chain(vectors.repository(storage)).problems
+    with pytest.raises(Refused):
+        read_evidence(vectors.reader(storage))
 
 
 def test_drkit_reads_the_vectors(vectors: Vectors) -> None:

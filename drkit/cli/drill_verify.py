@@ -1,0 +1,154 @@
+"""`drkit drill verify`: evidence that was handed over, checked without a repository."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from drkit.cli import render
+from drkit.cli.records import measured, outcome, printable, record_json, what
+from drkit.cli.session import Session  # noqa: TC001  the signature is evaluated
+from drkit.crypto.signing import parse_public
+from drkit.errors import Corrupt, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from drkit.model.evidence import Check, Record
+    from drkit.operations.evidence import Verdict, Verdicts
+    from drkit.repository.attestation import Signed
+
+EXAMPLES = """
+drkit drill verify evidence/*.dsse.json --policy production
+drkit drill verify production-evidence-0000000017.dsse.json --trusted ed25519:3d40…
+"""
+_UNCHECKED = (
+    "Nobody vouched for the signer: this proves only that nobody without that key "
+    "changed anything. Ask the cluster's owner for `keys.trusted`, and give it with "
+    "--trusted."
+)
+
+
+def verify(
+    session: Session,
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE...", help="Written by `drkit drill export`."),
+    ],
+    trusted: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ed25519:HEX", help="A public key to believe; may be repeated."
+        ),
+    ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="POLICY",
+            help="Believe the keys that this policy trusts, for its cluster only.",
+        ),
+    ] = None,
+) -> int:
+    """Check signed records: who signed them, and that they are whole and in order.
+
+    Needs no repository, no database and no network. Exits with 15 if a file is not what
+    was signed, is signed by another key, or if one is missing between those given.
+    """
+    from drkit.operations.evidence import verify_files
+
+    keys, clusters = _keys(trusted or []), set()
+    if policy is not None:
+        loaded = session.policy(policy)
+        keys |= _keys(loaded.keys.trusted)
+        clusters = {loaded.name}
+    vouched = policy is not None or bool(trusted)
+    found = verify_files(files, keys if vouched else None, clusters)
+    session.show(_text(found, vouched=vouched), _json(found, vouched=vouched))
+    return 0 if found.good else Corrupt.exit_code
+
+
+def _keys(texts: list[str] | tuple[str, ...]) -> set[bytes]:
+    try:
+        return {parse_public(text) for text in texts}
+    except ValueError as error:
+        raise UsageError(
+            f"--trusted: {error}",
+            hint="the policy's `keys.trusted` has it, and `drkit drill list --output "
+            "json` shows who signed",
+        ) from None
+
+
+def _text(found: Verdicts, *, vouched: bool) -> str:
+    blocks = ["\n".join(_file(one)) for one in found.files]
+    last = [f"✗ {problem}" for problem in found.problems]
+    sound = [one.signed for one in found.files if one.signed]
+    if sound and not vouched:
+        last.append(_UNCHECKED)
+    last.append(_verdict(found, sound))
+    return "\n\n".join([*blocks, "\n".join(last)])
+
+
+def _verdict(found: Verdicts, sound: list[Signed]) -> str:
+    bad = len(found.files) - len(sound)
+    if bad:
+        return f"{bad} of {len(found.files)} files can't be relied on"
+    if found.problems:
+        return "each file is as it was signed, but together they are no whole chain"
+    if len(sound) == 1:
+        return "the file is as it was signed"
+    return f"{len(sound)} files are as they were signed, and none between is missing"
+
+
+def _file(one: Verdict) -> Iterator[str]:
+    if one.signed is None:
+        yield f"✗ {printable(one.problem)}"
+        if one.hint:
+            yield f"  hint: {printable(one.hint)}"
+        return
+    yield f"✓ {printable(one.path)}"
+    rows = [*_facts(one.signed.record), ("signed by", one.signed.signer)]
+    rows.append(("sha256", one.signed.digest))
+    yield render.facts([(name, printable(value)) for name, value in rows])
+
+
+def _facts(record: Record) -> Iterator[tuple[str, str]]:
+    yield "record", f"{record.sequence} of {record.cluster}: {what(record)}"
+    yield "system", record.system_identifier
+    yield "began", render.moment(record.started)
+    yield "outcome", outcome(record)
+    if record.failure:
+        yield "failure", record.failure
+    if record.action is not None:
+        yield "action", record.action.text
+        yield "owner", f"{record.action.owner}, due {record.action.due}"
+        return
+    if record.restored is not None:
+        yield "restored", f"{record.restored.label}, to {record.restored.target}"
+    yield "RTO", measured(record.rto)
+    yield "RPO", measured(record.rpo)
+    yield from (("check", _check(one)) for one in record.checks)
+    yield from (("deviation", one) for one in record.deviations)
+    if record.cleanup is not None:
+        yield "clean-up", "proven" if record.cleanup.proven else "not proven"
+
+
+def _check(check: Check) -> str:
+    return f"{check.name} {check.state}: {check.detail}"
+
+
+def _json(found: Verdicts, *, vouched: bool) -> dict[str, Any]:
+    return {
+        "good": found.good,
+        "signers_trusted": vouched,
+        "problems": list(found.problems),
+        "files": [
+            {
+                "path": one.path,
+                "good": one.signed is not None,
+                "problem": one.problem or None,
+                "record": None if one.signed is None else record_json(one.signed),
+            }
+            for one in found.files
+        ],
+    }

@@ -1,0 +1,211 @@
+"""Handing evidence over, and checking what was handed over, without a repository."""
+
+from __future__ import annotations
+
+import errno
+import os
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
+
+from drkit.errors import Corrupt, NoSpace, NotFound, UsageError
+from drkit.repository.attestation import MAX_ENVELOPE, Signed, breaks, open_record
+from drkit.repository.evidence import read_chain
+from drkit.writing import write_all
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+
+    from drkit.repository.evidence import Chain
+    from drkit.repository.repository import Repository
+
+
+class ExportedFile(NamedTuple):
+    """A record in a file of its own: the envelope, byte for byte."""
+
+    path: str
+    record: Signed
+
+
+class Export(NamedTuple):
+    """What was written, and what is wrong with the chain it is from."""
+
+    files: tuple[ExportedFile, ...]
+    problems: tuple[str, ...]
+
+
+class Verdict(NamedTuple):
+    """What a file turned out to be.
+
+    Attributes:
+        signed: None where `problem` says why.
+        hint: what to do about the problem, if that is known.
+    """
+
+    path: str
+    signed: Signed | None
+    problem: str = ""
+    hint: str | None = None
+
+
+class Verdicts(NamedTuple):
+    """What came of files that were handed over.
+
+    Attributes:
+        problems: of the chain that the sound files should make; empty if they do.
+    """
+
+    files: tuple[Verdict, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def good(self) -> bool:
+        """Whether every file is sound, and all make a chain."""
+        return not self.problems and all(one.signed for one in self.files)
+
+
+def list_evidence(repository: Repository) -> Chain:
+    """Return the chain of evidence, and whatever is wrong with it.
+
+    Raises:
+        RepositoryMissing: this cluster was never set up here.
+        Corrupt: the log is damaged.
+    """
+    return read_chain(repository)
+
+
+def export_evidence(
+    repository: Repository, directory: str, sequence: int | None, *, every: bool
+) -> Export:
+    """Write records to files that `drkit drill verify` checks anywhere.
+
+    A file that is there with the same content is left as it is.
+
+    Args:
+        repository: of the cluster.
+        directory: where they go; made if need be.
+        sequence: of one record; None: the newest.
+        every: all of them.
+
+    Raises:
+        NotFound: there is no such record that could be read.
+        UsageError: a file is there with other content, or can't be written.
+        NoSpace: the disk is full.
+    """
+    chain = read_chain(repository)
+    records = chain.records if every else (_one(repository, chain, sequence),)
+    try:
+        os.makedirs(directory, exist_ok=True)
+        files = tuple(_write(directory, one) for one in records)
+    except OSError as error:
+        raise _refused(directory, error) from error
+    return Export(files, chain.problems)
+
+
+def verify_files(
+    paths: Sequence[str],
+    trusted: Collection[bytes] | None,
+    clusters: Collection[str] = (),
+) -> Verdicts:
+    """Check records in files: signatures, structure, and the chain they make.
+
+    Args:
+        paths: of the files, in any order.
+        trusted: public keys to believe; None takes the keys that the files name.
+        clusters: whose records they must be; any, if empty.
+
+    Raises:
+        NotFound, UsageError: a file is not there, or can't be read.
+    """
+    verdicts = tuple(_verify(path, trusted, clusters) for path in paths)
+    sound = {one.signed.digest: one.signed for one in verdicts if one.signed}
+    return Verdicts(verdicts, tuple(_chain_problems(sound.values())))
+
+
+def _one(repository: Repository, chain: Chain, sequence: int | None) -> Signed:
+    for one in reversed(chain.records):
+        if sequence is None or one.record.sequence == sequence:
+            return one
+    which = "no record of evidence" if sequence is None else f"no record {sequence}"
+    problems = "; ".join(chain.problems)
+    raise NotFound(
+        f"{repository.layout.cluster} has {which}",
+        hint=problems or "`drkit drill list` shows which records there are",
+    )
+
+
+def _write(directory: str, signed: Signed) -> ExportedFile:
+    record = signed.record
+    name = f"{record.cluster}-evidence-{record.sequence:010d}.dsse.json"
+    path = os.path.join(os.path.abspath(directory), name)
+    if os.path.lexists(path):
+        _refuse_other(path, signed)
+        return ExportedFile(path, signed)
+    temporary = f"{path}.new"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        write_all(descriptor, signed.envelope)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.replace(temporary, path)
+    return ExportedFile(path, signed)
+
+
+def _refuse_other(path: str, signed: Signed) -> None:
+    with open(path, "rb") as file:
+        if file.read(len(signed.envelope) + 1) == signed.envelope:
+            return
+    raise UsageError(
+        f"{path} is there already, with other content",
+        hint="`drkit drill verify` tells what it is; give another directory with --to",
+    )
+
+
+def _refused(directory: str, error: OSError) -> NoSpace | UsageError:
+    what = f"the evidence can't be written to {directory}: {error.strerror}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace(what, hint="make room, or give another directory with --to")
+    return UsageError(what, hint="give a directory that you may write to with --to")
+
+
+def _verify(
+    path: str, trusted: Collection[bytes] | None, clusters: Collection[str]
+) -> Verdict:
+    data = _read(path)
+    if len(data) > MAX_ENVELOPE:
+        return Verdict(path, None, f"{path} is larger than any record of evidence")
+    try:
+        signed = open_record(path, data, trusted)
+    except Corrupt as error:
+        return Verdict(path, None, error.message, error.hint)
+    if clusters and signed.record.cluster not in clusters:
+        what = f"{path} is of cluster {signed.record.cluster}"
+        return Verdict(path, None, what, "check it with that cluster's policy")
+    return Verdict(path, signed)
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(MAX_ENVELOPE + 1)
+    except FileNotFoundError:
+        raise NotFound(
+            f"there is no file {path}",
+            hint="`drkit drill export` writes them where there is the repository",
+        ) from None
+    except OSError as error:
+        raise UsageError(
+            f"{path} can't be read: {error.strerror}",
+            hint="give files that `drkit drill export` wrote",
+        ) from error
+
+
+def _chain_problems(records: Iterable[Signed]) -> Iterator[str]:
+    ordered = sorted(records, key=lambda one: (_cluster(one), one.record.sequence))
+    for cluster, links in groupby(ordered, key=_cluster):
+        for problem in breaks(links):
+            yield f"{cluster}: {problem}"
+
+
+def _cluster(one: Signed) -> str:
+    return one.record.cluster

@@ -1,0 +1,279 @@
+"""The chain of evidence: a signed record of each drill and verification.
+
+Each record carries the digest of the one before, and the log has an entry with the
+digest of each, written before the next record is. So at most the newest record, of a
+run that died at once, is not in the log; all others can't go or change unseen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+from drkit import workers
+from drkit.errors import Corrupt, KeyUnavailable, ObjectExists, ObjectNotFound
+from drkit.model.log import Evidence, Proven
+from drkit.repository.attestation import (
+    MAX_ENVELOPE,
+    NOTHING,
+    Signed,
+    breaks,
+    open_record,
+    sign_record,
+    stretch,
+)
+from drkit.repository.objects import Sealing, seal, unseal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from drkit.model.evidence import Record
+    from drkit.repository.repository import Repository
+    from drkit.workers import Stop
+
+_READERS = 8
+_COPY = "restore what is missing from a copy of the repository"
+_NAME = re.compile(r"[0-9]{10}\Z")
+
+
+class Place(NamedTuple):
+    """Where a record stands in the chain.
+
+    Attributes:
+        digest: SHA-256 of its envelope, in hex.
+    """
+
+    sequence: int
+    digest: str
+
+
+class Chain(NamedTuple):
+    """A chain of evidence as it was found.
+
+    Attributes:
+        records: those that could be read, in order.
+        problems: what is wrong with the chain, each a sentence; empty if it is whole.
+    """
+
+    records: tuple[Signed, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def head(self) -> str:
+        """The newest record's digest; empty if there is none."""
+        return self.records[-1].digest if self.records else ""
+
+
+def append(repository: Repository, build: Callable[[int, str], Record]) -> Place:
+    """Sign a record, store it as the chain's next, and name it in the log.
+
+    A loss that the log shows stops nobody: the chain goes on behind it.
+
+    Args:
+        repository: of the cluster.
+        build: makes the record from its sequence and the digest of the one before;
+            called again whenever another writer's record came first.
+
+    Raises:
+        Corrupt: the log is damaged, or a record that it does not name yet.
+        KeyUnavailable: the signing key can't be read.
+    """
+    while True:
+        sequence, previous = _end(repository)
+        record = build(sequence, previous)
+        problem = _foreign(repository, record, sequence)
+        if problem is not None or record.previous != previous:
+            raise ValueError(f"the record {problem or 'follows another one'}")
+        envelope = sign_record(record, repository.log.identity.signer())
+        name = repository.layout.evidence_record(sequence)
+        sealing = Sealing(repository.log.dek(), repository.lineage, name)
+        try:
+            repository.storage.put(name, seal(sealing, envelope))
+        except ObjectExists:
+            continue
+        place = Place(sequence, hashlib.sha256(envelope).hexdigest())
+        _anchor(repository, place)
+        return place
+
+
+def read_all(repository: Repository) -> list[Record]:
+    """Return every record, oldest first.
+
+    Raises:
+        Corrupt: the chain is not whole; the first problem is told.
+    """
+    chain = read_chain(repository)
+    if chain.problems:
+        raise Corrupt(
+            f"the evidence of {repository.layout.cluster} is not whole: "
+            f"{chain.problems[0]}",
+            hint=f"`drkit drill list` tells everything; {_COPY}",
+        )
+    return [one.record for one in chain.records]
+
+
+def read_chain(repository: Repository) -> Chain:
+    """Read the chain, and tell whatever is wrong with it.
+
+    Raises:
+        RepositoryMissing: this cluster was never set up here.
+        KeyUnavailable: a key that opens the records can't be read.
+    """
+    listed = _listed(repository)
+    repository.backups()
+    found = _fetch(repository, range(len(repository.log.state.evidence)))
+    while not isinstance(one := _read(repository, len(found)), _Missing):
+        found.append(one)
+    records = tuple(one for one in found if isinstance(one, Signed))
+    return Chain(records, tuple(_problems(repository, found, listed)))
+
+
+def head_digest(repository: Repository) -> str:
+    """Return the newest record's digest; empty if there is none."""
+    sequence, previous = _end(repository, anchor=False)
+    return previous if sequence else ""
+
+
+class _Missing(NamedTuple):
+    sequence: int
+
+
+class _Bad(NamedTuple):
+    sequence: int
+    what: str
+
+
+_Found = Signed | _Missing | _Bad
+
+
+def _end(repository: Repository, *, anchor: bool = True) -> tuple[int, str]:
+    """Return the next record's sequence and the digest of the last one.
+
+    Args:
+        repository: of the cluster.
+        anchor: name in the log what a run that died did not.
+    """
+    repository.backups()
+    known = repository.log.state.evidence
+    sequence, previous = len(known), known[-1] if known else NOTHING
+    while not isinstance(one := _read(repository, sequence), _Missing):
+        if isinstance(one, _Bad):
+            raise Corrupt(one.what, hint=_COPY)
+        if one.record.previous != previous:
+            raise Corrupt(
+                f"record {repository.layout.evidence_record(sequence)} does not "
+                "follow the record before it",
+                hint="the repository was rolled back, forked, or put together from two",
+            )
+        if anchor:
+            _anchor(repository, Place(sequence, one.digest))
+        sequence, previous = sequence + 1, one.digest
+    return sequence, previous
+
+
+def _anchor(repository: Repository, place: Place) -> None:
+    """Name a record in the log, unless another writer has."""
+    if place.digest not in repository.log.read().evidence[place.sequence :]:
+        repository.log.append(lambda _: Evidence(place.sequence, place.digest))
+
+
+def _listed(repository: Repository) -> list[int]:
+    prefix = repository.layout.evidence()
+    names = [info.name.removeprefix(prefix) for info in repository.storage.list(prefix)]
+    return [int(name) for name in names if _NAME.match(name)]
+
+
+def _fetch(repository: Repository, sequences: Sequence[int]) -> list[_Found]:
+    """Read records on several threads: ten years of days are 3,650 objects."""
+    found: dict[int, _Found] = {}
+
+    def read(place: int, stop: Stop) -> None:
+        for sequence in sequences[place::_READERS]:
+            if stop.is_set():
+                return
+            found[sequence] = _read(repository, sequence)
+
+    count = min(_READERS, len(sequences))
+    workers.run([partial(read, place) for place in range(count)])
+    return [found[sequence] for sequence in sequences]
+
+
+def _read(repository: Repository, sequence: int) -> _Found:
+    name = repository.layout.evidence_record(sequence)
+    find = repository.keyring.finder("catalog")
+    try:
+        data = repository.storage.get(name)
+        plain = unseal(find, repository.lineage, name, "catalog", data, MAX_ENVELOPE)
+        signed = open_record(f"record {name}", plain, repository.log.identity.trusted)
+    except ObjectNotFound:
+        return _Missing(sequence)
+    except KeyUnavailable:  # the log was read, so the keys are there
+        return _Bad(sequence, f"record {name} is sealed under a key that is not here")
+    except Corrupt as error:
+        return _Bad(sequence, error.message)
+    problem = _foreign(repository, signed.record, sequence)
+    return signed if problem is None else _Bad(sequence, f"record {name} {problem}")
+
+
+def _foreign(repository: Repository, record: Record, sequence: int) -> str | None:
+    """Say why a record is not the one of this place; None if it is."""
+    opened = repository.log.state.opened
+    if record.cluster != repository.layout.cluster:
+        return f"is of cluster {record.cluster}"
+    if opened is None or record.system_identifier != opened.system_identifier:
+        return f"is of the system {record.system_identifier}"
+    if record.sequence != sequence:
+        return f"says that it is record {record.sequence}"
+    return None
+
+
+def _problems(
+    repository: Repository, found: Sequence[_Found], listed: Sequence[int]
+) -> Iterator[str]:
+    layout, state = repository.layout, repository.log.state
+    for sequence, one in enumerate(found):
+        match one:
+            case _Missing():
+                yield f"record {layout.evidence_record(sequence)} is missing"
+            case _Bad():
+                yield one.what
+            case Signed() if state.evidence[sequence : sequence + 1] not in (
+                [],
+                [one.digest],
+            ):
+                yield (
+                    f"record {layout.evidence_record(sequence)} is another one than "
+                    "the log names"
+                )
+    yield from _broken_links(found)
+    beyond = [sequence for sequence in listed if sequence >= len(found)]
+    if beyond:
+        last = max(max(beyond) - 1, len(found))
+        yield f"{stretch(len(found), last)} missing, though later ones were listed"
+    yield from _unproven(repository, found)
+
+
+def _broken_links(found: Sequence[_Found]) -> Iterator[str]:
+    """Hold each record against the one before, where both could be read."""
+    first = found[0] if found else None
+    if isinstance(first, Signed) and first.record.previous != NOTHING:
+        yield "record 0 follows another one, so it is not the first"
+    for before, after in pairwise(found):
+        if isinstance(before, Signed) and isinstance(after, Signed):
+            yield from breaks((before, after))
+
+
+def _unproven(repository: Repository, found: Sequence[_Found]) -> Iterator[str]:
+    """Tell backups that were marked as proven by a record that is not there."""
+    there = {one.digest for one in found if isinstance(one, Signed)}
+    there |= set(repository.log.state.evidence)  # told already
+    for logged in repository.log.entries:
+        entry = logged.entry
+        if isinstance(entry, Proven) and entry.evidence not in there:
+            yield (
+                f"the log says that record {entry.evidence} proved backup "
+                f"{entry.label}, and there is no such record"
+            )
