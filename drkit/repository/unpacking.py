@@ -218,7 +218,8 @@ class _Layer:
 
     def _worth_whole(self, pack: int, frames: npt.NDArray[np.int64]) -> bool:
         size = int(self.manifest.packs["size"][pack])
-        return int(self.stored[frames].sum()) * _WORTH_WHOLE >= size
+        needed = int(self.stored[frames].sum())
+        return size <= _WORTH_GAP or needed * _WORTH_WHOLE >= size
 
     def _stretches(self, frames: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
         """Cut frames where more lies between two than is worth reading over."""

@@ -247,7 +247,10 @@ SHADOWS = {
     "memory": "raise MemoryError",
     "recursion": "raise RecursionError",
     "exit": "raise SystemExit(1)",
-    "interrupt": "import os, signal; os.kill(os.getpid(), signal.SIGINT)",
+    # a shell starts what runs in its background with SIGINT ignored
+    "interrupt": "import os, signal\n"
+    "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    "os.kill(os.getpid(), signal.SIGINT)",
 }
 
 
