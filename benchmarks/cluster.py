@@ -49,6 +49,11 @@ _LOADING = {
     "max_wal_size": "8GB",
     "wal_level": "minimal",
 }
+_LOGGED = {
+    name: value
+    for name, value in _LOADING.items()
+    if name not in ("wal_level", "max_wal_senders")
+}
 _WRITING = {
     "archive_mode": "off",
     "fsync": "off",
@@ -73,11 +78,13 @@ class Plan:
     Attributes:
         size: bytes wanted, WAL apart.
         segments: how many filled WAL segments to set aside.
+        logged: whether tables are loaded through WAL; else their pages have no LSN.
     """
 
     size: int
     major: int
     segments: int
+    logged: bool = False
     format: int = _FORMAT
 
 
@@ -116,7 +123,7 @@ class Cluster:
         shutil.rmtree(self.directory, ignore_errors=True)
         make_directory(self.directory, self.account)
         make_directory(f"{self.directory}/wal", self.account)
-        with self.server(binaries, _LOADING) as server:
+        with self.server(binaries, _LOGGED if plan.logged else _LOADING) as server:
             server.initdb(ClusterOptions(data_checksums=True))
             server.configure(_MEASURED)
             server.start()

@@ -73,7 +73,7 @@ class Benchmark:
         )
         self.binaries = binaries
         self.cluster = Cluster(f"{work}/cluster", account)
-        plan = Plan(options.size, binaries.major, 0)
+        plan = Plan(options.size, binaries.major, 0, logged=True)
         if self.cluster.built_from() != plan:
             _say(f"building a cluster of PostgreSQL {binaries.major} in {work}")
             self.cluster.build(plan, binaries)

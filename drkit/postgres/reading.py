@@ -319,15 +319,24 @@ class _Reader:
         )
         if forced:
             changed |= np.isin(blocks, list(forced))
-        for first, behind in stretches(blocks[changed]):
-            start, end = first * PAGE, behind * PAGE
-            while start < end:
-                space = self._writer.space(PAGE)
-                count = min(len(space) // PAGE * PAGE, end - start)
-                at = start - position
-                space[:count] = pages[at : at + count]
-                self._take([(start, count)], space[:count], descriptor)
-                start += count
+        self._store_from(pages, position, blocks[changed], descriptor)
+
+    def _store_from(
+        self, pages: memoryview, position: int, blocks: Blocks, descriptor: int
+    ) -> None:
+        """Store pages that were read already, as many in one go as a frame holds."""
+        done = 0
+        while done < len(blocks):
+            space = self._writer.space(PAGE)
+            chosen = blocks[done : done + len(space) // PAGE]
+            done += len(chosen)
+            parts, filled = [], 0
+            for first, behind in stretches(chosen):
+                at, length = first * PAGE - position, (behind - first) * PAGE
+                space[filled : filled + length] = pages[at : at + length]
+                parts.append((first * PAGE, length))
+                filled += length
+            self._take(parts, space[:filled], descriptor)
 
     def _take(
         self, parts: list[tuple[int, int]], pages: memoryview, descriptor: int

@@ -243,13 +243,19 @@ class _Layer:
         return decompress(name, payload, int(row["plain"]), int(row["codec"]))
 
     def _whole(self, name: str, pack: int, size: int) -> bytes:
+        if self._size(name) != size:
+            raise self._damaged(name)
         data = self._range(name, 0, size, size)
-        if (
-            hashlib.sha256(data).digest()
-            != self.manifest.packs["sha256"][pack].tobytes()
-        ):
+        expected = self.manifest.packs["sha256"][pack].tobytes()
+        if hashlib.sha256(data).digest() != expected:
             raise self._damaged(name)
         return data
+
+    def _size(self, name: str) -> int:
+        try:
+            return self._repository.storage.size(name)
+        except ObjectNotFound:
+            raise self._missing(name) from None
 
     def _range(self, name: str, offset: int, length: int, size: int) -> bytes:
         """Read a range, never more than the manifest lets an object be long."""
