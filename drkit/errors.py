@@ -70,6 +70,10 @@ class KeyUnavailable(DrkitError):
     exit_code = 13
 
 
+class KeyLost(KeyUnavailable):
+    """A wrapped data key is not in the repository any more: nothing brings it back."""
+
+
 class NotFound(DrkitError):
     """No such backup, policy or WAL file."""
 

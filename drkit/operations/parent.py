@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from drkit.errors import Corrupt, KeyUnavailable
+from drkit.errors import Corrupt, KeyLost, KeyUnavailable
 from drkit.model.label import BackupKind
 from drkit.model.reach import reach
 from drkit.model.wal import WalFileKind, parse_segment
@@ -55,6 +55,9 @@ def choose_parent(repository: Repository, present: Present) -> Parent | str:
 
     A backup that is not on that history is passed over: a recovery to an earlier time
     left it behind, and an older one may still lead to the present.
+
+    Raises:
+        KeyUnavailable: this policy's key does not open it.
     """
     refusal = "there is no backup yet"
     commits = [one for one in repository.backups() if one.backup.kind in _PHYSICAL]
@@ -95,10 +98,19 @@ def _checked(repository: Repository, commit: Commit, present: Present) -> Parent
             return f"since backup {commit.backup.label} {changed}"
         lost = damaged_frames(repository)
         return Parent(commit, ChainContent(repository, page_map, lost))
-    except (Corrupt, KeyUnavailable) as error:
+    except (Corrupt, KeyLost) as error:
         return (
             f"the chain of backup {commit.backup.label} can't be read: {error.message}"
         )
+    except KeyUnavailable as error:
+        # A full backup under a key that opens no other one would be the newest, and
+        # the first to be restored.
+        name = repository.layout.cluster
+        raise KeyUnavailable(
+            f"backup {commit.backup.label} can't be built on: {error.message}",
+            hint=f"{error.hint or 'mend the key'}; if the old key is gone for good, "
+            f"begin anew with: drkit backup {name} --type full",
+        ) from error
 
 
 def _changed_server(before: ServerDescription, now: ServerDescription) -> str | None:

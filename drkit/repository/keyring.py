@@ -11,7 +11,13 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from drkit.crypto.keys import KEY_BYTES, Dek, dek_of, new_dek, same_key_id, wrap_context
-from drkit.errors import Corrupt, KeyUnavailable, ObjectExists, ObjectNotFound
+from drkit.errors import (
+    Corrupt,
+    KeyLost,
+    KeyUnavailable,
+    ObjectExists,
+    ObjectNotFound,
+)
 from drkit.model import members
 from drkit.model.objects import WrappedKey
 
@@ -164,7 +170,7 @@ class Keyring:
                 continue
             except (KeyUnavailable, Corrupt) as error:
                 failure = failure or error
-        raise failure or KeyUnavailable(
+        raise failure or KeyLost(
             f"data key {key_id.hex()} ({purpose}) is not in {self._storage.url}",
             hint="it was deleted, or the object that names it was changed",
         )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
+from drkit.crypto.keys import format_kek
+from drkit.errors import KeyUnavailable
 from drkit.model.label import BackupKind
 from tests.operations.backup_tools import content, restored, site
 from tests.protect import NAME
@@ -103,6 +106,29 @@ def test_a_damaged_chain_makes_a_full(protected: Protected) -> None:
     assert done["parent"] is None
     assert "can't be read" in done["reason"]
     assert done["backup"]["kind"] == "full"
+
+
+def test_another_key_is_an_error_and_no_full_backup(protected: Protected) -> None:
+    label = protected.backup()
+    key = protected.home / "keys" / "backup.key"
+    right = key.read_text()
+    key.write_text(format_kek("backup", os.urandom(32)))
+    done = protected.drkit("backup", NAME)
+    assert done.returncode == KeyUnavailable.exit_code
+    assert label.encode() in done.stderr
+    assert b"--type full" in done.stderr
+    key.write_text(right)
+    assert protected.labels() == [label]
+    assert incremental(protected)["parent"] == label
+
+
+def test_a_lost_key_makes_a_full(protected: Protected) -> None:
+    protected.backup()
+    for wrapped in protected.repository_root.glob(f"{NAME}/keys/backup/*/*"):
+        wrapped.unlink()
+    done = incremental(protected)
+    assert done["parent"] is None
+    assert "data key" in done["reason"]
 
 
 def test_auto_takes_what_is_due(protected: Protected) -> None:
