@@ -104,6 +104,10 @@ class PostgresRefused(DrkitError):
     exit_code = 18
 
 
+class NotHeld(PostgresRefused):
+    """Writers could not be held up."""
+
+
 class WalRefused(DrkitError):
     """A WAL file that must not be archived under its name."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from drkit.errors import PostgresRefused
+from drkit.errors import NotHeld, PostgresRefused
 from drkit.model.evidence import Check, CheckState
 from drkit.model.fingerprint import Content, DatabaseFingerprint, Fingerprint, Mode
 from drkit.model.fingerprint_compare import (
@@ -17,7 +17,7 @@ from drkit.model.fingerprint_compare import (
     compare,
 )
 from drkit.model.fingerprint_stable import content
-from drkit.operations.fingerprint_exact import NotHeld, exact
+from drkit.operations.fingerprint_exact import exact
 from drkit.operations.fingerprint_looking import (
     Limits,
     look_at_cluster,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from drkit.errors import PostgresRefused
+from drkit.errors import NotHeld, PostgresRefused
 from drkit.model.fingerprint import DatabaseFingerprint, Fingerprint, Mode
 from drkit.model.fingerprint_stable import stable_facts, stable_sequences
 from drkit.operations.fingerprint_looking import look_at_cluster, look_at_database
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
     from drkit.postgres.connection import Connection
     from drkit.postgres.fingerprint import Moment, Table
     from drkit.protocols import Clock
-
-
-class NotHeld(PostgresRefused):
-    """Writers could not be held up."""
 
 
 class _Held(NamedTuple):
