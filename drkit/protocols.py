@@ -120,12 +120,16 @@ class ContentWriter(Protocol):
     def took(self, file: int, position: int, length: int) -> None:
         """Keep the first `length` bytes of the last `space` as file `file`'s content.
 
-        Called again before the next `space`, it keeps the bytes that follow; that needs
-        lengths which are multiples of 16.
-
         Args:
             file: a number that the source chose for it.
             position: where in the file the bytes stood.
+        """
+
+    def took_all(self, file: int, parts: Sequence[tuple[int, int]]) -> None:
+        """Keep stretches that follow each other in the last `space`.
+
+        Args:
+            parts: where in the file each stood, and its length, a multiple of 16.
         """
 
     def add(self, file: int, position: int, data: Buffer) -> None:

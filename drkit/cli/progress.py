@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
-    from structlog.typing import FilteringBoundLogger
+
+    from drkit.cli.logs import Log
 
 _LOG_EVERY = 10.0  # seconds
 _DRAW_EVERY = 0.1  # seconds
@@ -23,7 +24,7 @@ class LogProgress:
         passing: whether phases are told only to those who debug.
     """
 
-    def __init__(self, log: FilteringBoundLogger, *, passing: bool = False) -> None:
+    def __init__(self, log: Log, *, passing: bool = False) -> None:
         self.log = log
         self._told = log.debug if passing else log.info
         self._counter = Counter(_LOG_EVERY)
@@ -67,7 +68,7 @@ class BarProgress:
         passing: whether the bars vanish at the end.
     """
 
-    def __init__(self, log: FilteringBoundLogger, *, passing: bool = False) -> None:
+    def __init__(self, log: Log, *, passing: bool = False) -> None:
         self.log = log
         self._counter = Counter(_DRAW_EVERY)
         self._bars = _bars(passing=passing)

@@ -196,10 +196,10 @@ class Session:
         self.close()
         as_json = self.errors_as_json
         if isinstance(error, DrkitError):
-            self.log.debug("failed", exc_info=error)
+            self.log.failed("failed", error)
             write_err(render_error(error, self.run, self.redactor, as_json=as_json))
             return error.exit_code
-        self.log.debug("unexpected error", exc_info=error)
+        self.log.failed("unexpected error", error)
         write_err(render_unexpected(error, self.run, as_json=as_json))
         return 1
 

@@ -56,7 +56,7 @@ def write_packs(
         Corrupt: a pack is missing, or is not what its manifest says.
     """
     packs: queue.SimpleQueue[Pack] = queue.SimpleQueue()
-    for pack in reader.packs():
+    for pack in _spread(reader.packs(), jobs):
         packs.put(pack)
 
     def work(stop: workers.Stop) -> None:
@@ -69,6 +69,15 @@ def write_packs(
                 _write_pack(reader, pack, files, stop)
 
     workers.run([work] * jobs)
+
+
+def _spread(packs: list[Pack], jobs: int) -> list[Pack]:
+    """Order packs so that those worked on at once lie far apart.
+
+    Neighbours hold stretches of the same large file, whose writers wait for each other.
+    """
+    part = -(-len(packs) // jobs)
+    return [pack for first in range(part) for pack in packs[first::part]]
 
 
 def _write_pack(

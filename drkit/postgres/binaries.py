@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from functools import lru_cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -33,11 +34,9 @@ class ServerBinaries(NamedTuple):
         program = os.path.realpath(os.path.join(directory, "postgres"))
         if not os.path.exists(program):
             raise NotFound(f"there is no postgres in {directory}")
-        answer = process.run([program, "--version"]).stdout.decode()
-        match = re.search(r"\(PostgreSQL\) (\d+)", answer)
-        if match is None:
-            raise NotFound(f"{program} --version answers {answer.strip()!r}")
-        return cls(os.path.dirname(program), int(match[1]))
+        status = os.stat(program)
+        major = _major_version(program, status.st_mtime_ns, status.st_ino)
+        return cls(os.path.dirname(program), major)
 
     @classmethod
     def locate(
@@ -77,6 +76,16 @@ class ServerBinaries(NamedTuple):
         if not os.path.exists(path):
             raise NotFound(f"PostgreSQL {self.major} in {self.directory} has no {name}")
         return path
+
+
+@lru_cache(maxsize=64)
+def _major_version(program: str, _changed: int, _inode: int) -> int:
+    """Ask `postgres` for its version: once, unless the program is replaced."""
+    answer = process.run([program, "--version"]).stdout.decode()
+    match = re.search(r"\(PostgreSQL\) (\d+)", answer)
+    if match is None:
+        raise NotFound(f"{program} --version answers {answer.strip()!r}")
+    return int(match[1])
 
 
 def _installed(path: str) -> Iterator[ServerBinaries]:

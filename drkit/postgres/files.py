@@ -15,15 +15,16 @@ def read_full(path: str, descriptor: int, into: memoryview, position: int) -> in
         SourceUnreadable: the system can't read there; the error names file and block.
     """
     done = 0
-    while done < len(into):
+    while into:
         try:
-            count = os.preadv(descriptor, [into[done:]], position + done)
+            count = os.preadv(descriptor, [into], position + done)
         except OSError as error:
             # the kernel hands over what it could read before it tells of an error
             raise unreadable(path, position + done, error) from error
         if count == 0:
             break
         done += count
+        into = into[count:]
     return done
 
 

@@ -276,18 +276,17 @@ class _Reader:
             space = self._writer.space(PAGE)
             chosen = blocks[done : done + len(space) // PAGE]
             done += len(chosen)
-            kept, filled = [], 0
+            parts, filled = [], 0
             for first, behind in stretches(chosen):
                 want = (behind - first) * PAGE
                 into = space[filled : filled + want]
                 count = read_full(self._path, descriptor, into, first * PAGE)
                 count = count // PAGE * PAGE
-                if count:
-                    kept.append((first * PAGE, count))
+                parts.append((first * PAGE, count))
                 filled += count
                 if count < want:
                     break
-            self._take(kept, space[:filled], descriptor)
+            self._take(parts, space[:filled], chosen[: filled // PAGE], descriptor)
             self._reading.advance(filled)
 
     def scan(self, descriptor: int, plan: FilePlan) -> None:
@@ -336,18 +335,18 @@ class _Reader:
                 space[filled : filled + length] = pages[at : at + length]
                 parts.append((first * PAGE, length))
                 filled += length
-            self._take(parts, space[:filled], descriptor)
+            self._take(parts, space[:filled], chosen, descriptor)
 
     def _take(
-        self, parts: list[tuple[int, int]], pages: memoryview, descriptor: int
+        self,
+        parts: list[tuple[int, int]],
+        pages: memoryview,
+        blocks: Blocks,
+        descriptor: int,
     ) -> None:
         """Verify pages that are in the writer's space, and let it keep them."""
-        if not parts:
-            return
-        numbers = [_following(start, count) for start, count in parts]
-        self._verify(pages, np.concatenate(numbers), descriptor)
-        for start, count in parts:
-            self._writer.took(self.piece.number, start, count)
+        self._verify(pages, blocks, descriptor)
+        self._writer.took_all(self.piece.number, parts)
 
     def _verify(self, pages: memoryview, blocks: Blocks, descriptor: int) -> None:
         if self._relation is None:

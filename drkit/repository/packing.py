@@ -20,7 +20,7 @@ from drkit.repository.codec import FRAME_BYTES, compress, compressor, decompress
 
 if TYPE_CHECKING:
     import itertools
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from drkit.crypto.keys import Dek
     from drkit.crypto.sealing import Frame
@@ -128,6 +128,26 @@ class PackWriter:
             self._filled - start - length
         )
         if self._filled >= len(self._frame):
+            self._seal_frame()
+
+    def took_all(self, file: int, parts: Sequence[tuple[int, int]]) -> None:
+        """Take stretches of a file that follow each other in the last `space`.
+
+        An incremental takes tens of thousands of single pages: what is done for each
+        here is as little as can be.
+
+        Args:
+            parts: where in the file each stood, and its length: whole pages.
+        """
+        frame, key, at = self._frame, self._digest_key, self._filled
+        for position, length in parts:
+            if not length:
+                continue
+            digest = content_digest(key, frame[at : at + length])
+            self._waiting.append((file, position, length, at, digest))
+            at += length
+        self._filled = at
+        if at >= len(frame):
             self._seal_frame()
 
     def add(self, file: int, position: int, data: Buffer) -> None:

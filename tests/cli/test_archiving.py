@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 NAME = segment_name(7)
 HEAVY = {
-    *("pydantic", "pydantic_core", "yaml", "typer", "click", "rich", "structlog"),
+    *("pydantic", "pydantic_core", "yaml", "typer", "click", "rich"),
     *("numpy", "psycopg", "boto3", "logging", "asyncio", "subprocess", "socket"),
 }
 

@@ -12,13 +12,13 @@ from drkit.cli.logs import Redactor, make_log
 from drkit.cli.progress import BarProgress, Counter, LogProgress
 
 if TYPE_CHECKING:
-    from structlog.typing import FilteringBoundLogger
+    from drkit.cli.logs import Log
 
 SECRET = 'hunter2"\\\n☃'
 KEY = "drkit-kek-1:backup:" + "ab" * 32
 
 
-def log(log_format: str = "json", level: str = "info") -> FilteringBoundLogger:
+def log(log_format: str = "json", level: str = "info") -> Log:
     redactor = Redactor({SECRET, "correct horse"})
     return make_log(log_format, level, redactor, run="1234abcd", command="backup")
 
@@ -52,7 +52,9 @@ def test_no_field_leaks(log_format: str, capsys: pytest.CaptureFixture[str]) -> 
         raise ValueError(f"password={SECRET} in {SECRET} and {KEY}")
     except ValueError as error:
         caught = error
-    log(log_format, "debug").bind(bound=SECRET).debug(
+    bound = log(log_format, "debug").bind(bound=SECRET)
+    bound.failed("failed", caught)
+    bound.debug(
         f"event {SECRET}",
         plain=SECRET,
         nested={"a": [SECRET, {"b": (KEY, b"correct horse")}], SECRET: 1},
@@ -60,7 +62,6 @@ def test_no_field_leaks(log_format: str, capsys: pytest.CaptureFixture[str]) -> 
         conninfo="host=x password='s3cr3t-pw' user=y",
         failure=caught,
         signing="drkit-signing-1:" + "cd" * 32,
-        exc_info=caught,
     )
     told = capsys.readouterr().err
     assert "Traceback" in told

@@ -25,6 +25,8 @@ from tests.builders import World, back_up
 from tests.operations.backup_tools import Listener
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from drkit.model.changes import ChangedBlocks
     from drkit.model.copied import CopiedFile
     from drkit.workers import Stop
@@ -96,6 +98,9 @@ class Writer:
         assert 0 < length <= len(self._space)
         self.wrote.append((file, position, bytes(self._space[:length])))
         self._left -= length
+
+    def took_all(self, file: int, parts: Sequence[tuple[int, int]]) -> None:
+        raise NotImplementedError("nothing that streams takes many at once")
 
     def add(
         self, file: int, position: int, data: bytes | bytearray | memoryview
