@@ -179,7 +179,7 @@ class Benchmark:
             server.run_tool("pgbench", "-n", "-N", "-c2", "-t100", server.url)
             self.site.run(*tool.incremental())
         listed = json.loads(self.site.run(*tool.info()).stdout)
-        labels = [one["label"] for one in listed["backups"]]
+        labels = [one["label"] for one in listed["policies"][0]["backups"]]
         for _ in range(self.options.rounds):
             for phase, label in (
                 ("restore full", labels[0]),

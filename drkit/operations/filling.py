@@ -7,6 +7,8 @@ import queue
 import threading
 from collections import OrderedDict
 from contextlib import closing
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,8 +25,11 @@ if TYPE_CHECKING:
     from drkit.model.pagemap import PageMap
     from drkit.postgres.target_directory import TargetDirectory
     from drkit.protocols import Progress
-    from drkit.repository.unpacking import Pack, PackReader
+    from drkit.repository.unpacking import Pack, PackReader, Run
 
+_UNFLUSHED = 1 << 20
+_DENSE = 1.25
+_NOWHERE = 1 << 62
 _OPEN_FILES = 64  # kept open by each worker: a relation's runs come in a row
 LEFT_OUT = (CONTROL_FILE, b"recovery.signal", b"standby.signal")
 """`pg_control` comes last; a signal file of the source would steer this recovery."""
@@ -86,8 +91,8 @@ def _write_pack(
     for runs, plain in reader.frames(pack):
         if stop.is_set():
             return
-        for number, position, offset, length in runs:
-            files.write(number, position, plain[offset : offset + length])
+        for number, mine in groupby(runs, key=itemgetter(0)):
+            files.write(number, list(mine), plain)
 
 
 class Writing:
@@ -119,11 +124,11 @@ class Writing:
         """Say whether a file is written here: signals and attachments are not."""
         return number not in self._left_out
 
-    def wrote(self, number: int, count: int) -> bool:
-        """Count a run; say whether it was its file's last."""
+    def wrote(self, number: int, runs: int, count: int) -> bool:
+        """Count runs, of `count` bytes; say whether their file lacks none now."""
         self._progress.advance(count)
         with self._lock:
-            self._left[number] -= 1
+            self._left[number] -= runs
             return bool(self._left[number] == 0)
 
     def finish(self, number: int, descriptor: int) -> None:
@@ -146,41 +151,73 @@ class Writing:
                     os.close(descriptor)
 
 
+class OpenFile:
+    """A file that is being written.
+
+    What was written in one stretch goes to the disk at once, so that the fsync at the
+    end finds little to do. Pages that lie scattered wait for that: by itself each would
+    be a seek, and most have neighbours that are still to come.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self._count = 0
+        self._stretch = (_NOWHERE, 0)
+
+    def write(self, position: int, data: memoryview) -> None:
+        """Write bytes where they belong."""
+        write_all_at(self.descriptor, data, position)
+        first, end = self._stretch
+        self._stretch = min(first, position), max(end, position + len(data))
+        self._count += len(data)
+        if self._count >= _UNFLUSHED:
+            self._flush()
+
+    def _flush(self) -> None:
+        first, end = self._stretch
+        if end - first <= _DENSE * self._count:
+            length = end - first
+            os.posix_fadvise(self.descriptor, first, length, os.POSIX_FADV_DONTNEED)
+        self._count, self._stretch = 0, (_NOWHERE, 0)
+
+
 class OpenFiles:
     """One worker's open files, the least recently used closed first."""
 
     def __init__(self, writing: Writing) -> None:
         self._writing = writing
-        self._open: OrderedDict[int, int] = OrderedDict()
+        self._open: OrderedDict[int, OpenFile] = OrderedDict()
 
-    def write(self, number: int, position: int, data: memoryview) -> None:
-        """Write a run where it belongs."""
+    def write(self, number: int, runs: list[Run], plain: memoryview) -> None:
+        """Write runs of one file, which lie in one frame, where they belong."""
         if not self._writing.wanted(number):
             return
-        descriptor = self._descriptor(number)
-        self.put(descriptor, position, data)
-        if self._writing.wrote(number, len(data)):
-            self._writing.finish(number, descriptor)
-            os.close(self._open.pop(number))
+        file = self._file(number)
+        count = 0
+        for _, position, offset, length in runs:
+            self.put(file, position, plain[offset : offset + length])
+            count += length
+        if self._writing.wrote(number, len(runs), count):
+            self._writing.finish(number, file.descriptor)
+            os.close(self._open.pop(number).descriptor)
 
-    def put(self, descriptor: int, position: int, data: memoryview) -> None:
+    def put(self, file: OpenFile, position: int, data: memoryview) -> None:
         """Write bytes to an open file."""
-        write_all_at(descriptor, data, position)
-        # Starts writing to disk now, so that the fsync at the end finds little to do.
-        os.posix_fadvise(descriptor, position, len(data), os.POSIX_FADV_DONTNEED)
+        file.write(position, data)
 
     def close(self) -> None:
         """Close what is open."""
-        for descriptor in self._open.values():
-            os.close(descriptor)
+        for file in self._open.values():
+            os.close(file.descriptor)
         self._open.clear()
 
-    def _descriptor(self, number: int) -> int:
+    def _file(self, number: int) -> OpenFile:
         if number not in self._open:
             if len(self._open) >= _OPEN_FILES:
-                os.close(self._open.popitem(last=False)[1])
+                os.close(self._open.popitem(last=False)[1].descriptor)
             page_map = self._writing.page_map
             mode = int(page_map.files[number]["mode"])
-            self._open[number] = self._writing.target.open(page_map.paths[number], mode)
+            descriptor = self._writing.target.open(page_map.paths[number], mode)
+            self._open[number] = OpenFile(descriptor)
         self._open.move_to_end(number)
         return self._open[number]
