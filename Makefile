@@ -11,7 +11,7 @@ WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 .PHONY: demo test test-long lint types layers format bench clean
 
 demo: $(VENV)/.demo
-	$(BIN)/drkit demo
+	$(BIN)/drkit demo --report build/demo
 
 test: $(VENV)/.dev
 	tests/run -n $(WORKERS) -m "not long"

@@ -35,10 +35,15 @@ _BLOCKS_SINCE = (2, 46)
 
 @dataclass(frozen=True)
 class Drkit:
-    """drkit with `source: local` and a key per purpose."""
+    """drkit with `source: local` and a key per purpose.
+
+    Attributes:
+        fingerprint: as in a policy; the peers take none.
+    """
 
     site: Site
     name: str = "drkit"
+    fingerprint: str = "off"
 
     def version(self) -> str:
         return drkit.__version__
@@ -54,6 +59,7 @@ class Drkit:
         path = Path(policies, "bench.yaml")
         policy = yaml.safe_load(path.read_text())
         policy.setdefault("backup", {})["compression_level"] = self.site.level
+        policy.setdefault("verification", {})["fingerprint"] = self.fingerprint
         path.write_text(yaml.safe_dump(policy))
         # the first command of the kind reads the policy and caches what it says
         absent = self._command("wal", "get", "--policy", "bench", _ABSENT, "absent")

@@ -185,3 +185,9 @@ class ClockImplausible(DrkitError):
     """The time can't be right, or nobody backed up for long; nothing is deleted."""
 
     exit_code = 27
+
+
+class NotProven(DrkitError):
+    """A restored cluster failed a check, or one that was asked for was not made."""
+
+    exit_code = 28

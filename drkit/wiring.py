@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from drkit.config.compiled import Compiled
     from drkit.config.policy import Policy
     from drkit.crypto.signing import Signer
-    from drkit.model.draft import PolicyDraft
     from drkit.model.manifest import ServerDescription
     from drkit.model.standing import Rules
     from drkit.model.timeline import TimelineHistory
+    from drkit.operations.backup_fingerprint import FingerprintWanted
     from drkit.operations.check import Subject
     from drkit.operations.journal import Journal
     from drkit.operations.keys import Signing
@@ -42,10 +42,10 @@ if TYPE_CHECKING:
     from drkit.operations.verify import Request
     from drkit.postgres.connection import Connection
     from drkit.postgres.facts import ServerFacts
-    from drkit.protocols import BaseBackupSource, KeyProvider, Storage
+    from drkit.protocols import BaseBackupSource, KeyProvider, Progress, Storage
     from drkit.repository.repository import Repository
 
-_LONG_DEADLINE = timedelta(minutes=5)  # for work that nobody waits for
+LONG_DEADLINE = timedelta(minutes=5)  # for work that nobody waits for
 _ABSENT = 79  # an exit code of neither Python nor a shell nor sysexits.h
 
 
@@ -140,7 +140,7 @@ def open_repository(policy: Policy, secrets: Secrets) -> Repository:
     """
     compiled = compile_policy(policy)
     connections = max(policy.backup.jobs, 8)
-    store = storage(compiled, secrets, _LONG_DEADLINE.total_seconds(), connections)
+    store = storage(compiled, secrets, LONG_DEADLINE.total_seconds(), connections)
     return repository_in(store, read_lineage(store), compiled, secrets)
 
 
@@ -346,6 +346,40 @@ def quoted(text: str) -> str:
     return shlex.quote(text).replace("%", "%%")
 
 
+def fingerprint_wanted(policy: Policy, secrets: Secrets) -> FingerprintWanted | None:
+    """Return which fingerprint backups take along; None if the policy wants none."""
+    from drkit.operations.backup_fingerprint import FingerprintWanted
+    from drkit.postgres.fingerprint import connector
+
+    mode = policy.verification.value().fingerprint
+    if mode is None:
+        return None
+    password = _password(policy, secrets)
+    connect = connector(policy.cluster.url, password, "fingerprint")
+    return FingerprintWanted(mode, connect)
+
+
+def heartbeat_writer(policy: Policy, secrets: Secrets) -> Callable[[Progress], None]:
+    """Return what writes a heartbeat before a backup."""
+    from drkit.operations.heartbeat import beat_before_backup
+
+    def write(progress: Progress) -> None:
+        beat_before_backup(
+            lambda: heartbeat_connection(policy, secrets), host_name(), progress
+        )
+
+    return write
+
+
+def heartbeat_connection(policy: Policy, secrets: Secrets) -> Connection:
+    """Connect to the database that has, or will have, the policy's heartbeat."""
+    from drkit.postgres.fingerprint import connector
+
+    password = _password(policy, secrets)
+    connect = connector(policy.cluster.url, password, "heartbeat")
+    return connect(policy.heartbeat.database)
+
+
 def _password(policy: Policy, secrets: Secrets) -> str | None:
     reference = policy.cluster.password
     return None if reference is None else secrets.resolve(reference)
@@ -364,15 +398,17 @@ def rules(policy: Policy) -> Rules:
     """Return what a policy promises and rules, as reports tell it."""
     import hashlib
 
+    from drkit.model.schedule import Every
     from drkit.model.standing import Rules
 
+    every = policy.verification.every
     with open(policy.path, "rb") as file:
         configuration = hashlib.sha256(file.read()).hexdigest()
     return Rules(
         objectives=policy.objectives.value(),
         retention=policy.retention.value(),
         backups={kind: when for kind, when in policy.backup.schedule if when},
-        verification=None,
+        verification=None if every is None else Every(every),
         timezone=policy.backup.timezone,
         configuration=configuration,
         trusted=tuple(policy.keys.trusted),
@@ -382,7 +418,7 @@ def rules(policy: Policy) -> Rules:
 def check_subject(policy: Policy, secrets: Secrets, timeout: timedelta) -> Subject:
     """Return what `check` looks at; nothing is opened yet."""
     from drkit.config.repository_url import split_repository_url
-    from drkit.operations.check import Subject
+    from drkit.operations.check import Heartbeat, Subject
     from drkit.postgres.connection import replication_connect
 
     def replicate() -> None:
@@ -398,108 +434,16 @@ def check_subject(policy: Policy, secrets: Secrets, timeout: timedelta) -> Subje
         repository=lambda: open_repository(policy, secrets),
         signing=signing(policy, secrets),
         connect=lambda: connect_to(policy, secrets, "check"),
+        heartbeat=Heartbeat(
+            connect=lambda: heartbeat_connection(policy, secrets),
+            every=policy.heartbeat.every,
+            objective=policy.objectives.rpo,
+        ),
         replicate=replicate if streamed else None,
         local_root=path if scheme == "file" else None,
         data_directory=None if streamed else policy.cluster.data_directory,
         archive_command=archive_command(policy.path),
         timeout=timeout,
         clock=SystemClock(),
+        fingerprint=policy.verification.value().fingerprint,
     )
-
-
-class InitSite:
-    """The place of a new policy, its keys and its repository, for `init`.
-
-    Args:
-        policy_dir: where the policy goes; made if it is not there.
-        keys_dir: where its keys go; None for a directory of its own beside it.
-    """
-
-    def __init__(
-        self, name: str, policy_dir: str, keys_dir: str | None, secrets: Secrets
-    ) -> None:
-        folder = os.path.abspath(policy_dir)
-        self.policy_path = os.path.join(folder, f"{name}.yaml")
-        self._keys_dir = os.path.abspath(keys_dir or os.path.join(folder, "keys", name))
-        self._secrets = secrets
-
-    def key_path(self, purpose: str) -> str:
-        """Return the absolute path of a key file."""
-        return os.path.join(self._keys_dir, f"{purpose}.key")
-
-    def read_key(self, purpose: str) -> str | None:
-        """Return what a key file holds; None if there is none."""
-        path = self.key_path(purpose)
-        return self._secrets.resolve(f"file:{path}") if os.path.lexists(path) else None
-
-    def refuse_existing_policy(self) -> None:
-        """Raise PolicyError if there is a policy of that name already."""
-        from drkit.config.writing import already_there
-
-        if os.path.lexists(self.policy_path):
-            raise already_there(self.policy_path)
-
-    def accept(self, draft: PolicyDraft) -> None:
-        """Raise PolicyError if the draft would be no valid policy."""
-        self._parse(draft)
-
-    def create_storage(
-        self, draft: PolicyDraft, owner: tuple[int, int] | None
-    ) -> Storage:
-        """Open the repository's store; make its directory if it is one."""
-        from drkit.config.repository_url import split_repository_url
-        from drkit.storage.local import LocalStorage
-
-        policy = self._parse(draft)
-        scheme, path, _ = split_repository_url(policy.repository.url)
-        if scheme == "file":
-            LocalStorage.create(path, owner)
-            _give_if_empty(path, owner)
-        seconds = policy.wal.timeout.total_seconds()
-        return storage(compile_policy(policy), self._secrets, seconds)
-
-    def open_repository(
-        self, draft: PolicyDraft, storage: Storage, lineage: bytes
-    ) -> Repository:
-        """Open the repository as the draft's policy will."""
-        compiled = compile_policy(self._parse(draft))
-        return repository_in(storage, lineage, compiled, self._secrets)
-
-    def write_key(self, purpose: str, text: str, owner: tuple[int, int] | None) -> None:
-        """Create a key file that only its owner can read."""
-        from drkit.config.writing import KEY_MODE, make_directory, write_new
-
-        make_directory(self._keys_dir, 0o700, owner)
-        write_new(self.key_path(purpose), text, KEY_MODE, owner)
-
-    def write_policy(self, draft: PolicyDraft, owner: tuple[int, int] | None) -> None:
-        """Create the policy file."""
-        from drkit.config.writing import (
-            POLICY_MODE,
-            make_directory,
-            render_policy,
-            write_new,
-        )
-
-        make_directory(os.path.dirname(self.policy_path), 0o755, owner)
-        write_new(self.policy_path, render_policy(draft), POLICY_MODE, owner)
-
-    def _parse(self, draft: PolicyDraft) -> Policy:
-        from drkit.config.environment import OVERRIDES
-        from drkit.config.loading import parse_policy
-        from drkit.config.writing import render_policy
-
-        # What the environment replaces is not what the file will say.
-        environ = {
-            name: value
-            for name, value in self._secrets.environ.items()
-            if name not in OVERRIDES
-        }
-        data = render_policy(draft).encode()
-        return parse_policy(data, self.policy_path, environ)
-
-
-def _give_if_empty(path: str, owner: tuple[int, int] | None) -> None:
-    """Give away a directory that root made for a repository and nobody has used yet."""
-    if owner is not None and os.stat(path).st_uid == 0 and not os.listdir(path):
-        os.chown(path, *owner)

@@ -1,13 +1,14 @@
-"""Running the same work on several threads, and stopping all when one fails."""
+"""Running work on several threads, and stopping all when one fails."""
 
 from __future__ import annotations
 
 import signal
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 T = TypeVar("T")
 
@@ -68,6 +69,44 @@ def run(
     if stop.cause is not None:
         raise stop.cause
     return results  # type: ignore[return-value]  # every task returned
+
+
+@contextmanager
+def beside(
+    task: Callable[[], T], interrupt: Callable[[], None]
+) -> Iterator[Callable[[], T]]:
+    """Run a task on a thread of its own while the block runs; neither outlives it.
+
+    Yields what waits for the task and returns its result, or raises what it raised.
+
+    Args:
+        interrupt: lets the task end soon; called if the block fails before it has.
+    """
+    stop, results = Stop(), list[T]()
+
+    def work() -> None:
+        try:
+            results.append(task())
+        except BaseException as error:  # noqa: BLE001  re-raised by `result`
+            stop.set(error)
+
+    def result() -> T:
+        while thread.is_alive():
+            thread.join(_LOOK_EVERY)
+        if stop.cause is not None:
+            raise stop.cause
+        return results[0]
+
+    thread = threading.Thread(target=work, name="beside")
+    try:
+        _start([thread])
+        yield result
+    except BaseException:
+        if thread.is_alive():
+            interrupt()
+        raise
+    finally:
+        _join([thread], stop, None)
 
 
 def _start(threads: list[threading.Thread]) -> None:

@@ -35,6 +35,7 @@ from drkit.model.manifest import (
     WalPosition,
     empty,
 )
+from drkit.repository.fingerprint import write_fingerprint
 from drkit.repository.identity import create_identity
 from drkit.repository.keyring import Keyring
 from drkit.repository.layout import Layout
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from drkit.crypto.keys import Dek
+    from drkit.model.fingerprint import Fingerprint
     from drkit.protocols import KeyProvider, Storage
 
 CLUSTER = "alpha"
@@ -299,8 +301,13 @@ def back_up(
     pack_size: int = 8 << 20,
     level: int = 3,
     start_lsn: int = 0x2000028,
+    fingerprint: Fingerprint | None = None,
 ) -> Commit:
-    """Write a whole backup of made-up files: keys, packs, manifest, commit."""
+    """Write a whole backup of made-up files: keys, packs, manifest, commit.
+
+    Args:
+        fingerprint: to be stored with it; made up as well.
+    """
     data_key = repository.keyring.create("backup")
     manifest_key = repository.keyring.create("catalog")
     keys = [(key.purpose, key.key_id.hex()) for key in (data_key, manifest_key)]
@@ -308,6 +315,11 @@ def back_up(
     shared = packing(repository, data_key, begun.label, begun.attempt, level)
     made = [PackWriter(shared, pack_size) for _ in range(writers)]
     head = manifest_head(begun, data_key.key_id.hex())
+    if fingerprint is not None:
+        name = repository.layout.fingerprint(begun.label, begun.attempt)
+        made_up = replace(fingerprint, restore_point=f"drkit {begun.label}")
+        kept = write_fingerprint(repository, name, made_up, manifest_key)
+        head = replace(head, fingerprint=kept)
     manifest = manifest_of(head, *write_files(made, contents))
     name = repository.layout.manifest(begun.label, begun.attempt)
     reference = write_manifest(repository, name, manifest, manifest_key)
@@ -318,6 +330,7 @@ def back_up(
         bytes=manifest.content_bytes(),
         stored_bytes=int(manifest.packs["size"].sum()) + reference.size,
         warnings=len(head.warnings),
+        fingerprint=head.fingerprint.place if head.fingerprint else None,
     )
     logged = repository.log.append(lambda _: replace(entry, backup=summary))
     assert isinstance(logged.entry, Commit)

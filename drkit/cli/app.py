@@ -16,7 +16,17 @@ from drkit.cli.session import write_err, write_out
 from drkit.cli.signals import interrupted
 
 # Modules that come with capabilities of their own.
-_FURTHER = ("demo", "init", "check", "info", "expire", "keys", "verify", "drill")
+_FURTHER = (
+    "demo",
+    "init",
+    "check",
+    "info",
+    "expire",
+    "keys",
+    "verify",
+    "drill",
+    "heartbeat",
+)
 
 _ClickError: Any = typer.BadParameter.__mro__[2]  # ClickException, wherever it lives
 

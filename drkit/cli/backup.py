@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from drkit.model.backup import BackupSummary
     from drkit.model.due import Due
     from drkit.operations.backup import BackupOptions, Taken
+    from drkit.operations.backup_fingerprint import FingerprintTaken
     from drkit.postgres.connection import Connection
     from drkit.repository.repository import Repository
 
@@ -91,7 +92,7 @@ def _back_up(session: Session, policy: Policy, type_: BackupType, jobs: int) -> 
     repository = wiring.open_repository(policy, session.secrets)
     wanted = _wanted(policy, repository, type_)
     with closing(wiring.open_source(policy, session.secrets)) as opened:
-        options = _options(policy, jobs, opened.questions)
+        options = _options(session, policy, jobs, opened.questions)
         return take_backup(
             repository,
             opened.present,
@@ -114,7 +115,9 @@ def _wanted(policy: Policy, repository: Repository, type_: BackupType) -> Due:
     return Due(kind, "asked for")
 
 
-def _options(policy: Policy, jobs: int, questions: Connection) -> BackupOptions:
+def _options(
+    session: Session, policy: Policy, jobs: int, questions: Connection
+) -> BackupOptions:
     from drkit.operations.backup import BackupOptions
     from drkit.postgres.archiver import archiver_asker
 
@@ -125,6 +128,8 @@ def _options(policy: Policy, jobs: int, questions: Connection) -> BackupOptions:
         level=policy.backup.compression_level,
         wal_timeout=policy.backup.wal_timeout,
         archiver=archiver_asker(questions),
+        fingerprint=wiring.fingerprint_wanted(policy, session.secrets),
+        heartbeat=wiring.heartbeat_writer(policy, session.secrets),
     )
 
 
@@ -137,6 +142,7 @@ def _text(taken: Taken, took: timedelta, policy: str) -> str:
         ("stored", render.size(summary.stored_bytes)),
         ("WAL", f"{summary.start_lsn} to {summary.stop_lsn}"),
         ("timeline", str(summary.timeline)),
+        *_fingerprint_row(taken),
         ("restores to", f"{render.exact(summary.stop_time)} or later"),
         ("next", f"drkit restore {policy} {summary.label} --to DIR --plan"),
     ]
@@ -156,10 +162,39 @@ def _took(summary: BackupSummary, took: timedelta) -> str:
     return f"{backup}; {render.duration(took)} until its WAL was archived and it listed"
 
 
+def _fingerprint_row(taken: Taken) -> list[tuple[str, str]]:
+    """Return what to tell of the fingerprint; the warnings are told already."""
+    found = taken.fingerprint
+    if found is None:
+        return []
+    if found.reference is None:
+        return [("fingerprint", "NONE: see the warning above")]
+    said = f"{found.reference.mode}, of {found.reference.lsn}"
+    if found.held_seconds:
+        said += f"; writers waited for {1000 * found.held_seconds:.0f} ms at most"
+    return [("fingerprint", said)]
+
+
 def _kind(taken: Taken) -> str:
     if taken.parent is not None:
         return f"incremental, building on {taken.parent}"
     return f"full: {taken.reason}"
+
+
+def _fingerprint_json(found: FingerprintTaken | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    made = found.reference
+    return {
+        "taken": made is not None,
+        "mode": str(made.mode) if made else None,
+        "lsn": str(made.lsn) if made else None,
+        "restore_point": made.restore_point if made else None,
+        "stored_bytes": made.size if made else 0,
+        "seconds": round(found.seconds, 3),
+        "held_seconds": round(found.held_seconds, 3),
+        "warnings": list(found.warnings),
+    }
 
 
 def _json(taken: Taken, took: timedelta, policy: str) -> dict[str, Any]:
@@ -170,5 +205,6 @@ def _json(taken: Taken, took: timedelta, policy: str) -> dict[str, Any]:
         "seconds": round(took.total_seconds(), 3),
         "parent": taken.parent,
         "reason": taken.reason,
+        "fingerprint": _fingerprint_json(taken.fingerprint),
         "backup": summary_to_json(taken.summary),
     }

@@ -36,24 +36,32 @@ def demo(
             help="Leave repository, keys, policy and the restored cluster in DIR.",
         ),
     ] = None,
+    report: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR", help="Leave the drill's report in DIR; made if need be."
+        ),
+    ] = None,
 ) -> None:
     """Show the whole story on a throw-away PostgreSQL, and prove it.
 
     Starts a server, backs it up while it is written to, loses it, restores it to the
-    last good moment, and compares every row. Each step is the command that you would
+    last good moment, and compares every row. Then it rehearses that recovery as a
+    drill, and writes the signed drill's report. Each step is the command that you would
     type. Takes under a minute and leaves nothing behind.
     """
     from drkit.operations.demo import run_demo
 
     session.tell("drkit demo: back up a PostgreSQL, lose it, get it back\n")
-    report = run_demo(
+    done = run_demo(
         _directory(keep),
         _runner(session),
         lambda step: session.tell(_line(step)),
         keep=keep is not None,
+        reports=None if report is None else os.path.abspath(report),
         path=session.environ.get("PATH", os.defpath),
     )
-    session.show(_text(report), _json(report))
+    session.show(_text(done), _json(done))
 
 
 def _directory(keep: str | None) -> str:
@@ -108,8 +116,11 @@ def _text(report: DemoReport) -> str:
         ("rows written", str(report.written)),
         ("rows restored", f"{report.restored}, all equal"),
         ("recovery took", f"{report.recovery_seconds:.1f} s, from loss to first write"),
+        ("drill", report.drill),
         ("total", f"{sum(step.seconds for step in report.steps):.1f} s"),
     ]
+    if report.report:
+        rows.append(("its report", report.report))
     if report.kept:
         rows.append(("kept in", report.kept))
         rows.append(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from drkit import wiring
-from drkit.cli import drill_action, drill_report, drill_verify, render
+from drkit.cli import drill_action, drill_report, drill_run, drill_verify, render
 from drkit.cli.records import measured, outcome, printable, record_json, what
 from drkit.cli.session import Session, command
 from drkit.errors import Corrupt, UsageError
@@ -37,6 +37,7 @@ def register(app: typer.Typer) -> None:
     command(group, "list", group="drill", examples="drkit drill list production")(list_)
     command(group, "export", group="drill", examples=_EXPORTS)(export)
     verify, report = drill_verify, drill_report
+    command(group, "run", group="drill", examples=drill_run.EXAMPLES)(drill_run.run)
     command(group, "verify", group="drill", examples=verify.EXAMPLES)(verify.verify)
     command(group, "report", group="drill", examples=report.EXAMPLES)(report.report)
     drill_action.register(group)

@@ -9,6 +9,7 @@ import typer
 from drkit import wiring
 from drkit.cli import render
 from drkit.cli.fates import fate_json, fates_text
+from drkit.cli.outlook import outlook_json, outlook_text
 from drkit.cli.restorable import restorable_json, restorable_lines
 from drkit.cli.session import Session, command
 from drkit.cli.wal import timeline_json
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from drkit.config.policy import Policy
     from drkit.model.backup import BackupSummary
     from drkit.model.reach import Gap
+    from drkit.operations.forecasting import Outlook
     from drkit.operations.info import ClusterInfo, RunningAttempt
     from drkit.operations.wal_status import TimelineStatus
 
@@ -123,6 +125,8 @@ def _text(found: ClusterInfo) -> str:
         lines.append("no WAL is archived")
     if found.rpo is not None:
         lines += ["", _rpo(found)]
+    if found.outlook is not None:
+        lines += ["", _rto(found.outlook, found)]
     return "\n".join(lines)
 
 
@@ -206,6 +210,17 @@ def _rpo(found: ClusterInfo) -> str:
     )
 
 
+def _rto(expected: Outlook, found: ClusterInfo) -> str:
+    told = f"a restore to the newest moment: {outlook_text(expected, found.cluster)}"
+    if found.rto is None:
+        return told
+    late = expected.forecast is not None and (
+        expected.forecast.seconds > found.rto.total_seconds()
+    )
+    risk = "AT RISK: " if late else ""
+    return f"{risk}rto {render.duration(found.rto)}: {told}"
+
+
 def _ago(length: timedelta | None) -> str:
     return "" if length is None else f"{render.duration(length)} ago"
 
@@ -230,6 +245,8 @@ def _json(found: ClusterInfo) -> dict[str, Any]:
         "wal_error": None if found.blind is None else _error(found.blind),
         "fates": [fate_json(fate) for fate in found.fates],
         "rpo": _rpo_json(found),
+        "rto_seconds": None if found.rto is None else found.rto.total_seconds(),
+        "forecast": outlook_json(found.outlook),
     }
 
 

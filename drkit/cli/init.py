@@ -79,10 +79,11 @@ def init(
     """
     from drkit.operations.init import initialise
     from drkit.postgres.connection import connect
+    from drkit.sites.init import InitSite
 
     _refuse_password(url)
     directory = _policy_dir(session)
-    site = wiring.InitSite(name, directory, keys_dir, session.secrets)
+    site = InitSite(name, directory, keys_dir, session.secrets)
     request = _request(session, name, url, repository, source, site.policy_path)
     password = request.password and session.secrets.resolve(request.password)
     with connect(url, password, "init") as connection:

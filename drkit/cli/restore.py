@@ -123,6 +123,8 @@ def restore(
     Nothing but the repository and its keys is needed. The directory must be empty, or
     with --delta the cluster's own. The server is not started: the plan's end says how.
     """
+    from drkit.operations.forecasting import outlook_of_plan
+
     options = TargetOptions(
         time=target_time,
         lsn=target_lsn,
@@ -140,8 +142,9 @@ def restore(
     repository = wiring.open_repository(loaded, session.secrets)
     request = _request(loaded, repository, options, label, directory, tablespaces, jobs)
     made = _plan(repository, replace(request, delta=delta))
-    shown = {"policy": loaded.name, "plan": plan_json(made)}
-    session.tell(plan_text(loaded.name, made, options.note()))
+    expected = outlook_of_plan(repository, made)
+    shown = {"policy": loaded.name, "plan": plan_json(made, expected)}
+    session.tell(plan_text(loaded.name, made, options.note(), expected))
     if plan:
         if session.json:
             done = {"restored": False, "seconds": 0.0, "delta": None}

@@ -9,6 +9,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from drkit.cli import render
+from drkit.cli.outlook import outlook_json, outlook_text
 from drkit.cli.restore_delta import amounts, delta_json, foreign_lines
 from drkit.errors import NotFound
 from drkit.model.backup import summary_to_json
@@ -19,6 +20,7 @@ from drkit.postgres.configuration import render_recovery
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from drkit.operations.forecasting import Outlook
     from drkit.operations.restore import RestorePlan
 
 
@@ -26,9 +28,14 @@ _BESIDE = {"port": "5499", "archive_mode": "off"}
 _ASK = "SELECT pg_is_in_recovery(), pg_last_xact_replay_timestamp()"
 
 
-def plan_text(policy: str, plan: RestorePlan, note: str | None) -> str:
+def plan_text(
+    policy: str, plan: RestorePlan, note: str | None, expected: Outlook | None
+) -> str:
     """Return everything that the restore will do."""
-    lines = [f"restore of {policy}", render.facts(list(_facts(plan)))]
+    facts = list(_facts(plan))
+    if expected is not None:
+        facts.append(("takes", outlook_text(expected, policy)))
+    lines = [f"restore of {policy}", render.facts(facts)]
     if plan.tablespaces:
         lines += ["tablespaces:", *_tablespace_lines(plan)]
     lines += foreign_lines(plan.delta)
@@ -176,7 +183,7 @@ def _free(directory: str) -> int:
     return status.f_bavail * status.f_frsize
 
 
-def plan_json(plan: RestorePlan) -> dict[str, Any]:
+def plan_json(plan: RestorePlan, expected: Outlook | None) -> dict[str, Any]:
     """Return a plan as JSON; the shape is in docs/json-output.md."""
     backup, choice, target = plan.backup, plan.choice, plan.request.target
     size = backup.wal_segment_size
@@ -205,6 +212,7 @@ def plan_json(plan: RestorePlan) -> dict[str, Any]:
         "write_bytes": plan.write_bytes,
         "delta": delta_json(plan.delta),
         "free_bytes": _free(plan.request.to),
+        "forecast": outlook_json(expected),
         "tablespaces": [
             {"oid": oid, "old": old[oid], "new": new}
             for oid, new in sorted(plan.tablespaces.items())

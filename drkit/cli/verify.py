@@ -10,6 +10,7 @@ import typer
 
 from drkit import wiring
 from drkit.cli import render
+from drkit.cli.rehearsed import rehearsed_json, rehearsed_text
 from drkit.cli.restorable import restorable_json, restorable_lines
 from drkit.cli.session import Session, command
 from drkit.errors import Corrupt, UsageError
@@ -56,8 +57,9 @@ def verify(
         Depth,
         typer.Option(
             help="objects: everything is there, with its size. data: its content is "
-            "what was stored, and its pages have the right checksums. restore comes "
-            "with a later version."
+            "what was stored, and its pages have the right checksums. restore: a "
+            "backup is restored into a scratch instance, replayed, checked as the "
+            "policy's `verification` says, and the result signed."
         ),
     ] = Depth.DATA,
     sample: Annotated[
@@ -85,9 +87,12 @@ def verify(
     Reads the repository only; the database may be gone. Damage is named by file, pages
     and the backups that it touches, and the next backup stores those pages anew.
 
-    Exits with 0 if all is well, with 15 for damage, with 20 if WAL is missing.
+    Exits with 0 if all is well, with 15 for damage, with 20 if WAL is missing. With
+    --depth restore: 3 if an objective was missed, 28 if a check failed.
     """
     _refuse_nonsense(depth, sample, resume=resume)
+    if depth is Depth.RESTORE:
+        return _verify_restore(session, policy, label)
     share = None if sample is None else _share(sample)
     loaded = session.policy(policy)
     repository = wiring.open_repository(loaded, session.secrets)
@@ -102,16 +107,27 @@ def verify(
 
 
 def _refuse_nonsense(depth: Depth, sample: str | None, *, resume: bool) -> None:
-    if depth is Depth.RESTORE:
+    if depth is Depth.RESTORE and (sample is not None or resume):
         raise UsageError(
-            "this version of drkit can't verify by restoring yet",
-            hint="--depth data looks at every byte that is stored",
+            "--sample and --resume are for content; --depth restore restores all of it",
+            hint="leave them out, or give --depth data",
         )
     if depth is Depth.OBJECTS and (sample is not None or resume):
         raise UsageError(
             "--sample and --resume are for content, and --depth objects looks at none",
             hint="leave them out, or give --depth data",
         )
+
+
+def _verify_restore(session: Session, policy: str, label: str | None) -> int:
+    from drkit.operations.verify_restore import verify_restore
+    from drkit.sites.rehearsal import rehearsal_site
+
+    loaded = session.policy(policy)
+    site = rehearsal_site(loaded, session.secrets)
+    done = verify_restore(site, label, session.progress)
+    session.show(rehearsed_text(loaded.name, done), rehearsed_json(loaded.name, done))
+    return done.exit_code
 
 
 def _share(text: str) -> Sample:

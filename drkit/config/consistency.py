@@ -34,6 +34,7 @@ def contradictions(
     yield from _retention(policy)
     yield from _shared_keys(policy, folder)
     yield from _nested_paths(policy, folder)
+    yield from _scratch(policy)
 
 
 def _section(policy: Mapping[str, Any], *path: str) -> dict[str, Any]:
@@ -143,6 +144,27 @@ def _nested_paths(policy: Mapping[str, Any], folder: str | None) -> Iterator[Fin
                 (
                     "lies in the data directory and would be lost with it; keep keys "
                     "elsewhere, and a copy off this host"
+                ),
+            )
+
+
+def _scratch(policy: Mapping[str, Any]) -> Iterator[Finding]:
+    """Find what a verification could fill up, or remove, together with its own."""
+    path = _text(_section(policy, "verification"), "directory")
+    if not path or not os.path.isabs(path):
+        return
+    scratch = os.path.normpath(path)
+    neighbours = {
+        "the data directory": _data_directory(policy),
+        "the repository": _repository_path(policy),
+    }
+    for name, other in neighbours.items():
+        if other and (_within(scratch, other) or _within(other, scratch)):
+            yield (
+                ("verification", "directory"),
+                (
+                    f"lies in {name} or around it, and is emptied after each "
+                    "verification; name a directory of its own"
                 ),
             )
 

@@ -45,6 +45,22 @@ def check_database_url(url: str) -> str:
     return url
 
 
+def database_of(url: str) -> str:
+    """Return the database that an address leads to, as libpq finds it."""
+    found = {
+        one.keyword: one.val.decode()
+        for one in pq.Conninfo.parse(url.encode())
+        if one.val
+    }
+    defaults = {
+        one.keyword: one.val.decode() for one in pq.Conninfo.get_defaults() if one.val
+    }
+    for name in (b"dbname", b"user"):
+        if name in found or name in defaults:
+            return found.get(name) or defaults[name]
+    raise ValueError("names no database")  # libpq knows the user's name, if any
+
+
 def _holds_password(url: str) -> bool:
     # The last @ counts, since a password may hold slashes and more @.
     before_host = url.partition("://")[2].rpartition("@")[0]

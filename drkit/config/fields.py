@@ -22,6 +22,7 @@ from drkit.config.database_url import check_database_url
 from drkit.config.repository_url import split_repository_url
 from drkit.model.duration import format_duration, parse_duration
 from drkit.model.schedule import Schedule
+from drkit.model.size import format_size, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,6 +93,15 @@ def _absolute(path: str) -> str:
     return os.path.normpath("/" + path.lstrip("/"))
 
 
+def _size(value: object) -> int:
+    """Take text only: a bare number would be bytes to one and pages to another."""
+    if isinstance(value, str):
+        return parse_size(value)
+    if type(value) is int:
+        raise ValueError(f"{value} has no unit; write, for example, 1 GB")
+    raise ValueError("must be text, such as 1 GB")
+
+
 def _repository(url: str) -> str:
     scheme, place, prefix = split_repository_url(url)
     return f"{scheme}://{place}/{prefix}".rstrip("/")
@@ -126,6 +136,12 @@ Duration = Annotated[
     _from_text(parse_duration, timedelta, "15 minutes"),
     PlainSerializer(format_duration),
     WithJsonSchema({"type": "string", "pattern": rf"^([0-9]+ *{_UNIT} *)+$"}),
+]
+Size = Annotated[
+    int,
+    PlainValidator(_size),
+    PlainSerializer(format_size),
+    WithJsonSchema({"type": "string", "pattern": "^[0-9]+ *[kKmMgGtT]?i?[bB](ytes)?$"}),
 ]
 When = Annotated[
     Schedule,

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from datetime import timedelta
 from typing import Any, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     PrivateAttr,
     ValidationInfo,
@@ -31,23 +28,10 @@ from drkit.config.fields import (
     read_zone,
 )
 from drkit.config.secrets import SecretReference  # noqa: TC001  pydantic reads it
+from drkit.config.section import Section, default_jobs
+from drkit.config.verification import VerificationSection
 from drkit.model.objectives import Objectives
 from drkit.model.retention import Retention
-
-MAX_DEFAULT_JOBS = 8
-
-
-def default_jobs() -> int:
-    """Return how many CPUs this process may use, at most 8."""
-    return min(len(os.sched_getaffinity(0)), MAX_DEFAULT_JOBS)
-
-
-class Section(BaseModel):
-    """What all parts of a policy share: frozen, exact in keys and types."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, hide_input_in_errors=True
-    )
 
 
 def _named(reference: SecretReference, field: str) -> SecretReference:
@@ -312,6 +296,25 @@ class ObjectivesSection(Section):
         return Objectives(**dict(self))
 
 
+class HeartbeatSection(Section):
+    """A row that is written in production, and read back from what is restored."""
+
+    every: Duration = Field(
+        timedelta(minutes=1),
+        description="How often a timer runs `drkit heartbeat`; one that is older than "
+        "twice this was not kept up.",
+        examples=["1 minute"],
+        json_schema_extra={"default": "1 minute"},
+    )
+    database: str | None = Field(
+        None,
+        min_length=1,
+        max_length=63,
+        description="The database that has its table; by default that of cluster.url.",
+        examples=["postgres"],
+    )
+
+
 class WalSection(Section):
     """How WAL is archived and fetched."""
 
@@ -358,6 +361,16 @@ class Policy(Section):
         default_factory=ObjectivesSection,
         description="How good recovery has to be.",
         examples=[{"rto": "15 minutes", "rpo": "5 minutes"}],
+    )
+    heartbeat: HeartbeatSection = Field(
+        default_factory=HeartbeatSection,
+        description="How the age of recovered data is told.",
+        examples=[{"every": "1 minute"}],
+    )
+    verification: VerificationSection = Field(
+        default_factory=VerificationSection,
+        description="How backups are proven by restoring them.",
+        examples=[{"every": "1 day"}],
     )
     wal: WalSection = Field(
         default_factory=WalSection,

@@ -113,7 +113,9 @@ def _fields(path: Path) -> dict[str, FieldInfo]:
     """Return the fields of the section at `path`; empty if there is none."""
     section: type[BaseModel] | None = Policy
     for part in path:
-        field = section.model_fields.get(str(part)) if section else None
+        if isinstance(part, int):
+            continue  # an entry of a list: what is known of the list holds for it
+        field = section.model_fields.get(part) if section else None
         section = _section(field.annotation) if field else None
     return section.model_fields if section else {}
 

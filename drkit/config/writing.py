@@ -115,6 +115,14 @@ retention:
 #   rto: 15 minutes
 #   rpo: 5 minutes
 
+# How often a timer runs `drkit heartbeat`, which proves how old recovered data is.
+# heartbeat:
+#   every: 1 minute
+
+# How backups are proven by restoring them; `assertions` says what your data must hold.
+# verification:
+#   every: 1 day
+
 wal:
   # How long one push or get may try before PostgreSQL is left to ask again.
   timeout: 60 seconds

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from drkit.model import members
+from drkit.model.fingerprint import FingerprintPlace, Mode
 from drkit.model.label import BackupKind
 from drkit.model.lsn import Lsn
 
@@ -29,8 +30,9 @@ class BackupSummary:
 
     Attributes:
         stop_lsn: recovery is consistent from here on; no target lies before it.
-        stored_bytes: what packs and manifest take in the repository.
+        stored_bytes: what packs, manifest and fingerprint take in the repository.
         damaged_pages: pages whose checksum stayed wrong when they were read.
+        fingerprint: None if none was taken with it.
     """
 
     label: str
@@ -49,6 +51,7 @@ class BackupSummary:
     stored_bytes: int
     damaged_pages: int
     warnings: int
+    fingerprint: FingerprintPlace | None = None
 
 
 def summary_to_json(summary: BackupSummary) -> dict[str, Any]:
@@ -59,6 +62,9 @@ def summary_to_json(summary: BackupSummary) -> dict[str, Any]:
         fields[name] = str(fields[name])
     for name in ("start_time", "stop_time"):
         fields[name] = fields[name].isoformat()
+    if summary.fingerprint is not None:
+        mode, lsn = summary.fingerprint
+        fields["fingerprint"] = {"mode": str(mode), "lsn": str(lsn)}
     return fields
 
 
@@ -99,4 +105,14 @@ def summary_from_json(found: dict[str, Any]) -> BackupSummary:
         stored_bytes=members.count(found, "stored_bytes"),
         damaged_pages=members.count(found, "damaged_pages"),
         warnings=members.count(found, "warnings"),
+        fingerprint=_fingerprint_from_json(found),
     )
+
+
+def _fingerprint_from_json(found: dict[str, Any]) -> FingerprintPlace | None:
+    """Read what entries lack that are older than fingerprints."""
+    if found.get("fingerprint") is None:
+        return None
+    place = members.nested(found, "fingerprint")
+    lsn = Lsn.parse(members.text(place, "lsn"))
+    return FingerprintPlace(Mode(members.text(place, "mode")), lsn)

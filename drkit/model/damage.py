@@ -60,6 +60,7 @@ class Damage:
         what: what is wrong with it, as the rest of a sentence that its name begins.
         exit_code: of the error class that it belongs to.
         backup: label of the backup that it belongs to; None for WAL and other objects.
+        needed: whether a restore needs the object.
         places: the content that is lost; empty for what is no pack.
         backups: labels of the live backups that can't be restored whole because of it.
     """
@@ -72,3 +73,4 @@ class Damage:
     pack: PackPlace | None = None
     places: tuple[Place, ...] = ()
     backups: tuple[str, ...] = ()
+    needed: bool = True

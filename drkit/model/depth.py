@@ -6,9 +6,10 @@ from enum import StrEnum
 
 
 class Depth(StrEnum):
-    """How far a verification goes; each includes the one before.
+    """How far a verification goes.
 
-    RESTORE comes with a later version.
+    OBJECTS: everything is there. DATA: and is what was stored. RESTORE: one backup at
+    one moment, restored, replayed and looked at.
     """
 
     OBJECTS = "objects"

@@ -211,3 +211,10 @@ class Record:
     failure: str = ""
     action: Action | None = None
     notes: tuple[str, ...] = field(default=())
+
+    @property
+    def forecast_off(self) -> float | None:
+        """How many seconds more the recovery took than was forecast; negative: less."""
+        if self.forecast is None or self.rto is None or self.rto.measured is None:
+            return None
+        return self.rto.measured - self.forecast.seconds

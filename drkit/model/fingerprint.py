@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from drkit.model.lsn import Lsn
 
 Attributes = Mapping[str, str]
 Facts = Mapping[str, Mapping[str, Attributes]]
@@ -33,6 +35,38 @@ class Mode(StrEnum):
 
     SAMPLED = "sampled"
     EXACT = "exact"
+
+
+class FingerprintPlace(NamedTuple):
+    """What a listing knows of a backup's fingerprint.
+
+    Attributes:
+        lsn: the moment that it is of; comparing with it takes the WAL up to there.
+    """
+
+    mode: Mode
+    lsn: Lsn
+
+
+class FingerprintRef(NamedTuple):
+    """A stored fingerprint, as the manifest of its backup names it.
+
+    Attributes:
+        size, sha256: of the stored object.
+        lsn, restore_point: the moment that it is of; a standby can't name one.
+    """
+
+    name: str
+    size: int
+    sha256: str
+    mode: Mode
+    lsn: Lsn
+    restore_point: str | None
+
+    @property
+    def place(self) -> FingerprintPlace:
+        """What listings show of it."""
+        return FingerprintPlace(self.mode, self.lsn)
 
 
 @dataclass(frozen=True, slots=True)

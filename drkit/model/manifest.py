@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from drkit.model.fingerprint import FingerprintRef
     from drkit.model.label import BackupKind
     from drkit.model.lsn import Lsn
 
@@ -125,6 +126,7 @@ class ManifestHead:
         dek_id: the DEK of the packs, 32 hex digits.
         backup_label, tablespace_map: as the server gave them.
         warnings: what a person should know of this backup.
+        fingerprint: None if none was taken.
     """
 
     drkit_version: str
@@ -142,6 +144,7 @@ class ManifestHead:
     tablespace_map: str
     tablespaces: tuple[Tablespace, ...]
     warnings: tuple[str, ...]
+    fingerprint: FingerprintRef | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

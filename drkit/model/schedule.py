@@ -28,6 +28,7 @@ _SPLIT = re.compile(r"\s*,\s*(?:and\s+)?|\s+and\s+")
 _DAY = timedelta(days=1)
 _HOUR = timedelta(hours=1)
 _MINUTE = timedelta(minutes=1)
+_MONDAY = datetime(2001, 1, 1, tzinfo=UTC)
 _EXAMPLES = (
     "write `sunday at 02:00`, `monday, thursday at 23:00`, `daily at 01:30`, "
     "`hourly` or `every 15 minutes`"
@@ -123,6 +124,24 @@ class Schedule:
         every_day = len(self.days) == len(DAYS)
         days = "daily" if every_day else ", ".join(DAYS[day] for day in self.days)
         return f"{days} at {self.at:%H:%M}"
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """An interval of any length, not bound to the clock: `every 7 days`.
+
+    Due times count from a Monday's midnight in UTC, so that weeks are ISO weeks.
+    """
+
+    interval: timedelta
+
+    def next_after(self, moment: datetime) -> datetime:
+        """Return the first due time strictly after `moment`, in UTC."""
+        since = moment.astimezone(UTC) - _MONDAY
+        return _MONDAY + (since // self.interval + 1) * self.interval
+
+    def __str__(self) -> str:
+        return f"every {format_duration(self.interval)}"
 
 
 def _interval(source: str, text: str) -> timedelta:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from drkit.model.evidence import Record
     from drkit.model.objectives import Objectives
     from drkit.model.retention import Retention
-    from drkit.model.schedule import Schedule
+    from drkit.model.schedule import Every, Schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Rules:
     objectives: Objectives
     retention: Retention
     backups: Mapping[str, Schedule]
-    verification: Schedule | None
+    verification: Schedule | Every | None
     timezone: str
     configuration: str
     trusted: tuple[str, ...]

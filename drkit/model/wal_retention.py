@@ -53,7 +53,8 @@ class WalNeeds:
         floor: from here on everything stays, on every timeline.
         newest_timeline: of what is kept; later timelines stay whole.
         onward: where recoveries begin that can go anywhere from there.
-        own: what single backups need to become consistent, in order and apart.
+        own: what single backups need to become consistent and to be compared with
+            their fingerprints, in order and apart.
         histories: of the timelines that are known.
     """
 
@@ -199,8 +200,10 @@ class _Names(NamedTuple):
         return f"{high:08X}{low:08X}"[: self.digits]
 
     def own(self, backup: BackupSummary) -> Stretch:
-        """Return the WAL that a backup needs to become consistent."""
+        """Return the WAL that a backup needs to be consistent, and to be proven."""
         last = max(backup.start_lsn, backup.stop_lsn - 1)
+        if backup.fingerprint is not None:
+            last = max(last, backup.fingerprint.lsn)
         return Stretch(self.of(backup.start_lsn), self.of(last))
 
 

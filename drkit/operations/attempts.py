@@ -165,13 +165,13 @@ def _is_dead(repository: Repository, begin: Begin, host: str) -> bool:
 
 
 def _sweep(repository: Repository, begin: Begin, progress: Progress) -> None:
-    """Delete manifest, packs, keys and leases; names only the attempt ever used."""
+    """Delete all objects and leases; names only the attempt ever used."""
     prefix = repository.layout.backup(begin.label, begin.attempt)
     names = [info.name for info in repository.storage.list(prefix)]
     for purpose, key_id in begin.keys:
         keys = repository.layout.dek(purpose, bytes.fromhex(key_id))
         names += [info.name for info in repository.storage.list(keys)]
-    for name in names:  # "manifest" sorts before "packs/"
+    for name in names:  # packs come behind what names them, keys come last
         repository.storage.delete(name)
     Leases(repository.storage, repository.layout, repository.clock).release(
         begin.attempt

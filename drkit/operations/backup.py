@@ -16,6 +16,11 @@ from drkit.model.label import BackupKind, new_label
 from drkit.model.log import Begin, Commit
 from drkit.model.manifest import ManifestHead, ParentRef
 from drkit.operations.attempts import abandon, abandon_dead, leased, sweep_attempt
+from drkit.operations.backup_fingerprint import (
+    Copy,
+    fingerprinting,
+    keep_fingerprint,
+)
 from drkit.operations.manifest import make_manifest
 from drkit.operations.parent import choose_parent
 from drkit.operations.waiting import wait_for_wal
@@ -31,7 +36,12 @@ if TYPE_CHECKING:
     from drkit.model.copied import BackupEnd, Copied
     from drkit.model.due import Due
     from drkit.model.log import Entry, LogState
-    from drkit.model.manifest import Manifest, ServerDescription, WalPosition
+    from drkit.model.manifest import Manifest, WalPosition
+    from drkit.operations.backup_fingerprint import (
+        Attempted,
+        FingerprintTaken,
+        FingerprintWanted,
+    )
     from drkit.operations.parent import Parent, Present
     from drkit.protocols import BaseBackupSource, Progress
     from drkit.repository.log import LoggedEntry
@@ -48,6 +58,8 @@ class BackupOptions:
         level: of zstd.
         wal_timeout: how long each WAL segment that the backup needs may take to arrive.
         archiver: asks the server why archiving may be stuck, for the message.
+        fingerprint: what to take along for later comparisons; None: nothing.
+        heartbeat: writes one, if the cluster has a table for it.
     """
 
     host: str
@@ -56,6 +68,8 @@ class BackupOptions:
     level: int
     wal_timeout: timedelta
     archiver: Callable[[], str]
+    fingerprint: FingerprintWanted | None = None
+    heartbeat: Callable[[Progress], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +79,13 @@ class Taken:
     Attributes:
         parent: the label that it builds on; None for a full.
         reason: why it is of its kind.
+        fingerprint: what became of it; None if none was wanted.
     """
 
     summary: BackupSummary
     parent: str | None
     reason: str
+    fingerprint: FingerprintTaken | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,28 +127,29 @@ def take_backup(
         _abandoned_on_failure(repository, attempt_id, progress),
     ):
         progress.phase("start")
+        if options.heartbeat is not None:
+            options.heartbeat(progress)
         parent = None
         if wanted.kind is BackupKind.INCREMENTAL:
             parent = choose_parent(repository, present)
         attempt = _begin(repository, source, attempt_id, parent, wanted, progress)
         for key in (attempt.data_key, attempt.manifest_key):
             repository.keyring.store(key)
-        copied, packed, end = _copy(repository, source, attempt, options, progress)
-        progress.phase("wal")
-        wait_for_wal(
-            repository,
-            present.server,
-            attempt.start,
-            end,
-            options.wal_timeout,
-            options.archiver,
-            progress,
-        )
+        begun = repository.clock.monotonic()
+        copied, writers, end = _copy(repository, source, attempt, options, progress)
+        seconds = repository.clock.monotonic() - begun
+        copy = Copy(attempt.label, present.server, end, seconds)
+        with fingerprinting(options.fingerprint, copy, repository.clock) as attempted:
+            packed = _close(writers)
+            _wait_for_wal(repository, attempt, copy, options, progress)
+            fingerprint = _fingerprint(
+                repository, attempt, copy, options, attempted, progress
+            )
         progress.phase("commit")
-        head = _head(repository, present.server, attempt, options, copied, end)
+        head = _head(repository, attempt, copy, options, copied, fingerprint)
         summary = _commit(repository, attempt, head, copied, packed)
         label = attempt.parent.label if attempt.parent else None
-        return Taken(summary, label, attempt.reason)
+        return Taken(summary, label, attempt.reason, fingerprint)
 
 
 def _begin(
@@ -226,7 +243,7 @@ def _copy(
     attempt: _Attempt,
     options: BackupOptions,
     progress: Progress,
-) -> tuple[Copied, Packed, BackupEnd]:
+) -> tuple[Copied, list[PackWriter], BackupEnd]:
     packing = Packing(
         repository.storage,
         attempt.data_key,
@@ -239,25 +256,67 @@ def _copy(
     writers = [PackWriter(packing, size) for _ in range(options.jobs)]
     copied = source.copy(writers, progress)
     progress.phase("stop")
-    end = source.stop()
+    return copied, writers, source.stop()
+
+
+def _close(writers: Sequence[PackWriter]) -> Packed:
     packed = Packed()
     for part in workers.run([_closing(writer) for writer in writers]):
         packed.extend(part)
-    return copied, packed, end
+    return packed
 
 
 def _closing(writer: PackWriter) -> Callable[[workers.Stop], Packed]:
     return lambda _: writer.close()
 
 
+def _wait_for_wal(
+    repository: Repository,
+    attempt: _Attempt,
+    copy: Copy,
+    options: BackupOptions,
+    progress: Progress,
+) -> None:
+    progress.phase("wal")
+    wait_for_wal(
+        repository,
+        copy.server,
+        attempt.start,
+        copy.end,
+        options.wal_timeout,
+        options.archiver,
+        progress,
+    )
+
+
+def _fingerprint(
+    repository: Repository,
+    attempt: _Attempt,
+    copy: Copy,
+    options: BackupOptions,
+    attempted: Callable[[], Attempted] | None,
+    progress: Progress,
+) -> FingerprintTaken | None:
+    if attempted is None:
+        return None
+    progress.phase("fingerprint")
+    name = repository.layout.fingerprint(attempt.label, attempt.attempt)
+    key, archiver = attempt.manifest_key, options.archiver
+    return keep_fingerprint(
+        repository, name, attempted(), copy, key, archiver, progress
+    )
+
+
 def _head(
     repository: Repository,
-    server: ServerDescription,
     attempt: _Attempt,
+    copy: Copy,
     options: BackupOptions,
     copied: Copied,
-    end: BackupEnd,
+    fingerprint: FingerprintTaken | None,
 ) -> ManifestHead:
+    end = copy.end
+    warnings = fingerprint.warnings if fingerprint else ()
     return ManifestHead(
         drkit_version=__version__,
         cluster=repository.layout.cluster,
@@ -267,13 +326,14 @@ def _head(
         parent=_parent_ref(attempt.parent),
         source=options.source,
         dek_id=attempt.data_key.key_id.hex(),
-        server=server,
+        server=copy.server,
         start=attempt.start,
         stop=end.position,
         backup_label=end.backup_label.decode(errors="surrogateescape"),
         tablespace_map=end.tablespace_map.decode(errors="surrogateescape"),
         tablespaces=tuple(copied.tablespaces),
-        warnings=tuple(copied.warnings),
+        warnings=(*copied.warnings, *warnings),
+        fingerprint=fingerprint.reference if fingerprint else None,
     )
 
 
@@ -305,6 +365,9 @@ def _summary(
 ) -> BackupSummary:
     head = manifest.head
     files = [file for file in copied.files if file is not None]
+    stored = int(manifest.packs["size"].sum()) + reference.size
+    if head.fingerprint is not None:
+        stored += head.fingerprint.size
     return BackupSummary(
         label=head.label,
         kind=head.kind,
@@ -319,7 +382,8 @@ def _summary(
         wal_segment_size=head.server.wal_segment_size,
         files=len(files),
         bytes=sum(file.size for file in files),
-        stored_bytes=int(manifest.packs["size"].sum()) + reference.size,
+        stored_bytes=stored,
         damaged_pages=len(manifest.damaged),
         warnings=len(head.warnings),
+        fingerprint=head.fingerprint.place if head.fingerprint else None,
     )

@@ -77,7 +77,11 @@ def _needed(
 ) -> Iterator[int]:
     """Yield the numbers of the damage that a backup needs undone."""
     chain = {one.backup.label for one in lineage(repository.log.state, commit)}
-    mine = [number for number, one in enumerate(damage) if one.backup in chain]
+    mine = [
+        number
+        for number, one in enumerate(damage)
+        if one.needed and one.backup in chain
+    ]
     packs = {number: one.pack for number in mine if (one := damage[number]).pack}
     yield from (number for number in mine if number not in packs)
     if packs:

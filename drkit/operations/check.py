@@ -7,6 +7,7 @@ says so.
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import timedelta
 
+    from drkit.model.fingerprint import Mode
     from drkit.postgres.connection import Connection
     from drkit.postgres.facts import ServerFacts
     from drkit.protocols import Clock, Progress
@@ -31,6 +33,20 @@ if TYPE_CHECKING:
 
 _NO_REPOSITORY = "the repository was not opened"
 _NO_SERVER = "the server was not reached"
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """The heartbeat that the policy asks for.
+
+    Attributes:
+        connect: opens a session in its database.
+        objective: the RPO that it is to prove, if there is one.
+    """
+
+    connect: Callable[[], Connection]
+    every: timedelta
+    objective: timedelta | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +60,7 @@ class Subject:
         data_directory: where the source reads files; None where it is streamed.
         archive_command: what the server should run.
         timeout: how long the round trip may take.
+        fingerprint: which ones backups take along; None: none.
     """
 
     system_identifier: str
@@ -52,12 +69,14 @@ class Subject:
     repository: Callable[[], Repository]
     signing: Signing
     connect: Callable[[], Connection]
+    heartbeat: Heartbeat
     replicate: Callable[[], None] | None
     local_root: str | None
     data_directory: str | None
     archive_command: str
     timeout: timedelta
     clock: Clock
+    fingerprint: Mode | None = None
 
 
 @dataclass(slots=True)
@@ -139,6 +158,8 @@ def _keys(subject: Subject, found: _Found) -> Iterator[Finding]:
 def _server(subject: Subject, found: _Found) -> Iterator[Finding]:
     found.connection = subject.connect()
     yield preflight.check_rights(found.connection, subject.source)
+    if subject.fingerprint is not None:
+        yield preflight.check_fingerprint(found.connection, subject.fingerprint)
     found.facts = read_facts(found.connection)
     yield preflight.check_version(found.facts)
     yield preflight.check_identity(found.facts, subject.system_identifier)
@@ -193,6 +214,15 @@ def _archiver(_: Subject, found: _Found) -> Iterator[Finding]:
         yield preflight.check_arrivals(found.repository, found.facts)
 
 
+def _heartbeat(subject: Subject, found: _Found) -> Iterator[Finding]:
+    if found.connection is None:
+        yield skipped("heartbeat", _NO_SERVER)
+        return
+    wanted = subject.heartbeat
+    with closing(wanted.connect()) as connection:
+        yield preflight.check_heartbeat(connection, wanted.every, wanted.objective)
+
+
 def _round_trip(subject: Subject, found: _Found) -> Iterator[Finding]:
     name = "WAL round trip"
     if found.repository is None:
@@ -239,5 +269,6 @@ _CHECKS: dict[str, Look] = {
     "disk space": _disk,
     "clock": _clock,
     "archiver": _archiver,
+    "heartbeat": _heartbeat,
     "WAL round trip": _round_trip,
 }

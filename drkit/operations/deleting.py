@@ -29,7 +29,7 @@ _AT_ONCE = 8
 def delete_backup(
     repository: Repository, begin: Begin, needed: Collection[KeyName]
 ) -> int:
-    """Delete an expired backup's manifest, packs and keys; return how many objects.
+    """Delete all that an expired backup has stored; return how many objects.
 
     Can be repeated after any interruption.
 
@@ -42,13 +42,17 @@ def delete_backup(
     storage, layout = repository.storage, repository.layout
     where = (begin.label, begin.attempt)
     storage.delete(layout.manifest(*where))
+    fingerprint = layout.fingerprint(*where)
+    taken = _is_there(storage, fingerprint)
+    if taken:
+        storage.delete(fingerprint)
     prefix = f"{layout.backup(*where)}packs/"
     packs = _numbered(
         storage, prefix, lambda number: layout.pack(*where, number), 0, _AT_ONCE
     )
     _delete_in_order(storage, packs[::-1])
     keys = [key for key in begin.keys if key not in needed]
-    return 1 + len(packs) + sum(_delete_key(repository, *key) for key in keys)
+    return 1 + taken + len(packs) + sum(_delete_key(repository, *key) for key in keys)
 
 
 def needed_keys(repository: Repository) -> set[KeyName]:

@@ -28,7 +28,7 @@ from drkit.operations.fingerprint_sample import sample
 from drkit.postgres import fingerprint as server
 
 if TYPE_CHECKING:
-    from drkit.operations.fingerprint_looking import Connect
+    from drkit.operations.fingerprint_looking import Connect, Marked
     from drkit.postgres.connection import Connection
     from drkit.protocols import Clock
 
@@ -43,6 +43,7 @@ def take(
     restore_point: str,
     clock: Clock,
     limits: Limits | None = None,
+    marked: Marked = None,
 ) -> Fingerprint:
     """Take a running cluster's fingerprint.
 
@@ -52,6 +53,7 @@ def take(
     Args:
         connect: opens a session in a database; None is the policy's own.
         restore_point: the name to give its moment; at most 63 bytes.
+        marked: called as soon as the restore point is made and nobody is held up.
 
     Raises:
         PostgresUnreachable: a connection was lost.
@@ -61,15 +63,15 @@ def take(
     limits = limits or Limits()
     with sessions(connect) as opened:
         if mode is Mode.SAMPLED:
-            return sample(opened, restore_point, clock, limits)
+            return sample(opened, restore_point, clock, limits, marked)
         try:
             if server.in_recovery(opened.main):
                 raise NotHeld("a standby can't hold up the primary's writers")
-            return exact(opened, restore_point, clock, limits)
+            return exact(opened, restore_point, clock, limits, marked)
         except NotHeld as error:
             if not limits.fall_back:
                 raise
-            return sample(opened, restore_point, clock, limits, error.message)
+            return sample(opened, restore_point, clock, limits, marked, error.message)
 
 
 def take_again(connect: Connect, expected: Fingerprint, clock: Clock) -> Fingerprint:
@@ -169,7 +171,7 @@ def _again(
     session: Connection, expected: DatabaseFingerprint, seed: int
 ) -> DatabaseFingerprint:
     seen = look_at_database(session)
-    there, unread = server.tables(session)
+    there, unread = server.tables(session, patient=True)
     names = {table.name for table in there}
     tables: dict[str, Content] = {}
     for name, wanted in expected.tables.items():

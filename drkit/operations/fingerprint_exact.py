@@ -14,15 +14,20 @@ from drkit.model.fingerprint import DatabaseFingerprint, Fingerprint, Mode
 from drkit.model.fingerprint_stable import stable_facts, stable_sequences
 from drkit.operations.fingerprint_looking import look_at_cluster, look_at_database
 from drkit.postgres import fingerprint as server
+from drkit.postgres.fingerprint_locks import deadlock_timeout, holders, lock_room
+from drkit.postgres.fingerprint_rights import missing_grants, unholdable
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from drkit.model.fingerprint import Content, SequenceState
-    from drkit.operations.fingerprint_looking import Limits, Sessions
+    from drkit.operations.fingerprint_looking import Limits, Marked, Sessions
     from drkit.postgres.connection import Connection
     from drkit.postgres.fingerprint import Moment, Table
     from drkit.protocols import Clock
+
+
+_SHARE = 0.8  # of a writer's patience that taking the locks may use up
 
 
 class _Held(NamedTuple):
@@ -42,15 +47,24 @@ class _Held(NamedTuple):
 
 
 def exact(
-    sessions: Sessions, restore_point: str, clock: Clock, limits: Limits
+    sessions: Sessions,
+    restore_point: str,
+    clock: Clock,
+    limits: Limits,
+    marked: Marked = None,
 ) -> Fingerprint:
     """Take an exact fingerprint.
+
+    Args:
+        marked: called as soon as the restore point is made and writers go on.
 
     Raises:
         NotHeld: writers could not be held up within the limits.
     """
     held = _hold(sessions, restore_point, clock, limits)
     try:
+        if marked is not None:
+            marked()
         globally = look_at_cluster(sessions.main)
         databases = tuple(
             _database(name, session, held)
@@ -78,12 +92,16 @@ def exact(
 def _hold(
     sessions: Sessions, restore_point: str, clock: Clock, limits: Limits
 ) -> _Held:
+    _refuse_without_rights(sessions)
     reason = ""
+    # A writer that waits for longer looks for a deadlock, finds one, and is ended.
+    patience = _SHARE * deadlock_timeout(sessions.main)
+    seconds = min(limits.lock_seconds, patience)
     for attempt in range(limits.lock_attempts):
         if attempt:
-            clock.sleep(limits.lock_seconds)
+            clock.sleep(seconds)
         try:
-            return _try_to_hold(sessions, restore_point, clock, limits.lock_seconds)
+            return _try_to_hold(sessions, restore_point, clock, seconds)
         except NotHeld:
             _end(sessions)
             raise
@@ -120,8 +138,19 @@ def _try_to_hold(
     return _Held(moment, clock.now(), clock.monotonic() - begun, tables, early)
 
 
+def _refuse_without_rights(sessions: Sessions) -> None:
+    for name, session in sessions.databases.items():
+        table = unholdable(session)
+        if table:
+            grants = missing_grants(session, Mode.EXACT)
+            raise NotHeld(
+                f"the role may not lock {table} in database {name}",
+                hint=f"let a superuser run: {' '.join(grants)}",
+            )
+
+
 def _refuse_too_many(sessions: Sessions, count: int) -> None:
-    room = server.lock_room(sessions.main)
+    room = lock_room(sessions.main)
     if count > room // 2:
         raise NotHeld(
             f"locking {count} tables would take more than half of the server's room "
@@ -135,7 +164,7 @@ def _lockable(tables: list[Table]) -> list[str]:
 
 
 def _holders(sessions: Sessions) -> str:
-    found = map(server.holders, sessions.databases.values())
+    found = map(holders, sessions.databases.values())
     return next(filter(None, found), "")
 
 
@@ -150,7 +179,7 @@ def _database(name: str, session: Connection, held: _Held) -> DatabaseFingerprin
     listed, unread = server.tables(session)
     locked = {table.name for table in held.tables[name]}
     unread |= {
-        table.name: "it was made at just that moment"
+        table.name: "it was made or changed at just that moment"
         for table in listed
         if table.name not in locked
     }

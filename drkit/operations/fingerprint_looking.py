@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     Connect = Callable[[str | None], Connection]
     """Opens a session in a database; None is the one that the policy's URL names."""
 
+    Marked = Callable[[], None] | None
+
+CLOSED = "it allows no connections"
+"""Why a database is not read, where that is as its owner wants it."""
+
 _SETTLE = 2.0  # seconds that commits before the restore point may take to be visible
 _PAUSE = 0.02
 
@@ -38,6 +43,7 @@ class Limits:
         blocks: of each table that a sample holds, about; shorter tables are read whole.
         seconds: for each of a sample's two readings of rows.
         lock_seconds: to wait for the locks of an exact one; writers may wait as long.
+            It is less where writers would look for deadlocks earlier.
         lock_attempts: how often that is tried, with pauses between.
         fall_back: take a sample where the locks could not be had.
     """
@@ -45,7 +51,7 @@ class Limits:
     blocks: int = 64
     seconds: float = 30.0
     lock_seconds: float = 2.0
-    lock_attempts: int = 3
+    lock_attempts: int = 5
     fall_back: bool = True
 
 
@@ -94,7 +100,7 @@ def sessions(connect: Connect) -> Iterator[Sessions]:
     with ExitStack() as stack:
         opened = Sessions(_open(stack, connect, None))
         names, closed = server.databases(opened.main)
-        opened.unread.update(dict.fromkeys(closed, "it allows no connections"))
+        opened.unread.update(dict.fromkeys(closed, CLOSED))
         for name in names:
             try:
                 opened.databases[name] = _open(stack, connect, name)

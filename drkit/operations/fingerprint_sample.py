@@ -27,7 +27,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from drkit.model.fingerprint_stable import Blocks
-    from drkit.operations.fingerprint_looking import Choice, Limits, Seen, Sessions
+    from drkit.operations.fingerprint_looking import (
+        Choice,
+        Limits,
+        Marked,
+        Seen,
+        Sessions,
+    )
     from drkit.postgres.connection import Connection
     from drkit.protocols import Clock
 
@@ -43,11 +49,13 @@ def sample(
     restore_point: str,
     clock: Clock,
     limits: Limits,
+    marked: Marked = None,
     instead: str = "",
 ) -> Fingerprint:
     """Take a sampled fingerprint.
 
     Args:
+        marked: called as soon as the restore point is made.
         instead: why it is no exact one, though that was wanted.
     """
     seed = int.from_bytes(os.urandom(4), "big") >> 1
@@ -58,6 +66,8 @@ def sample(
     globally, before = _look(sessions, chosen, seed, clock, limits)
     moment = server.mark(sessions.main, restore_point)
     taken_at = clock.now()
+    if marked is not None and moment.restore_point is not None:
+        marked()
     settled = settle(sessions.main, moment.lsn, clock)
     globally_after, after = _look(sessions, chosen, seed, clock, limits)
     databases = tuple(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from drkit.errors import Corrupt, KeyUnavailable
 from drkit.model.fate import fates
 from drkit.model.log import Begin
+from drkit.operations.forecasting import outlook_of_newest
 from drkit.operations.known import known_losses
 from drkit.operations.retaining import catalog_of, read_histories
 from drkit.operations.wal_status import wal_status
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from drkit.model.fate import Fate
     from drkit.model.objectives import Objectives
     from drkit.model.retention import Retention
+    from drkit.operations.forecasting import Outlook
     from drkit.operations.wal_status import WalStatus
     from drkit.repository.lease import Lease
     from drkit.repository.repository import Repository
@@ -74,6 +76,9 @@ class ClusterInfo:
         restorable: empty if the archived WAL could not be looked into.
         blind: why it could not: without `keys.wal`, say, nothing can be restored.
         fates: what keeps each backup, or that it expires; empty without a retention.
+        outlook: how long a restore to the newest moment will take; None if there is
+            no such moment.
+        rto: the policy's objective.
     """
 
     cluster: str
@@ -88,6 +93,8 @@ class ClusterInfo:
     blind: DrkitError | None
     fates: tuple[Fate, ...]
     rpo: RpoCheck | None
+    outlook: Outlook | None
+    rto: timedelta | None
 
     @property
     def newest_backup_age(self) -> timedelta | None:
@@ -133,6 +140,8 @@ def cluster_info(
         blind=blind,
         fates=_fates(repository, retention, now),
         rpo=rpo,
+        outlook=outlook_of_newest(repository, backups, found),
+        rto=objectives.rto,
     )
 
 

@@ -20,9 +20,11 @@ from drkit.errors import (
     UsageError,
 )
 from drkit.model.draft import PolicyDraft
+from drkit.model.fingerprint import Mode
 from drkit.model.log import Open
 from drkit.postgres.control import read_control
 from drkit.postgres.facts import read_facts
+from drkit.postgres.fingerprint_rights import missing_grants
 from drkit.postgres.needed import Setting, needed_settings
 from drkit.postgres.readiness import read_role
 from drkit.repository.identity import create_identity, prove_create_only
@@ -327,7 +329,10 @@ def _result(
         settings=needed_settings(
             connection, request.archive_command, site.policy_path, request.source
         ),
-        grants=read_role(connection, request.source).statements,
+        grants=(
+            *read_role(connection, request.source).statements,
+            *missing_grants(connection, Mode.SAMPLED),
+        ),
         warnings=tuple(_warnings(request, facts, site)),
     )
 

@@ -8,9 +8,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from drkit.errors import PostgresRefused, SourceUnreadable, StorageError, WalMissing
-from drkit.model.finding import Finding, failed, ok, warning
+from drkit.model.duration import format_duration
+from drkit.model.finding import Finding, failed, ok, skipped, warning
+from drkit.model.fingerprint import Mode
 from drkit.model.wal import WalFileName, segment_at
+from drkit.operations.heartbeat import allowed_age, read_beat
 from drkit.postgres.control import read_control
+from drkit.postgres.fingerprint_rights import missing_grants
 from drkit.postgres.needed import Need, needed_settings
 from drkit.postgres.readiness import (
     database_bytes,
@@ -60,6 +64,21 @@ def check_rights(connection: Connection, source: str) -> Finding:
         return failed("rights", error)
     what = "a superuser" if role.superuser else "which may do all that is needed"
     return ok("rights", f"{role.name}, {what}")
+
+
+def check_fingerprint(connection: Connection, mode: Mode) -> Finding:
+    """Look whether the connection's role may take the fingerprints that are wanted."""
+    grants = missing_grants(connection, mode)
+    if not grants:
+        return ok("fingerprint", f"{mode}, and the role may read all that is in it")
+    effect = "lack tables that the role may not read"
+    if mode is Mode.EXACT:
+        effect += ", or are sampled where it may not lock them"
+    return warning(
+        "fingerprint",
+        f"{mode} ones are wanted; without more rights they {effect}",
+        f"let a superuser run: {' '.join(grants)}",
+    )
 
 
 def check_version(facts: ServerFacts) -> Finding:
@@ -226,6 +245,32 @@ def check_archiver(connection: Connection) -> Finding:
         hint = "the server's log holds what archive_command printed"
         return warning("archiver", str(status), hint)
     return ok("archiver", str(status))
+
+
+def check_heartbeat(
+    connection: Connection, every: timedelta, objective: timedelta | None
+) -> Finding:
+    """Look whether the heartbeat is kept up; on a standby, whether it arrives.
+
+    Raises:
+        PostgresRefused: there is something else in its place, or it can't be read.
+    """
+    name, set_up = "heartbeat", "make one: drkit heartbeat POLICY --create"
+    beat = read_beat(connection)
+    if beat is None and objective is None:
+        return skipped(name, f"there is none, so RPO can't be proven; {set_up}")
+    if beat is None:
+        return warning(name, "there is none to prove objectives.rpo by", set_up)
+    age = max(server_time(connection) - beat.written_at, timedelta(0))
+    detail = f"the newest is {format_duration(age)} old"
+    if age <= allowed_age(every):
+        return ok(name, detail)
+    return warning(
+        name,
+        f"{detail}, though one is due every {format_duration(every)}",
+        "look at the timer that runs `drkit heartbeat`, or set heartbeat.every to how "
+        "often it does",
+    )
 
 
 def check_arrivals(repository: Repository, facts: ServerFacts) -> Finding:

@@ -62,6 +62,8 @@ class RestoreRequest:
             choose.
         to: the data directory to fill, absolute.
         tablespaces: new places by old ones.
+        tablespaces_in: a directory where those that are not named there go, each by its
+            OID; empty leaves them where they were.
         restore_command: as it goes into the recovery settings.
         owner: given when running as root.
         delta: the directory may be the cluster's own; what fits the backup stays.
@@ -75,6 +77,7 @@ class RestoreRequest:
     restore_command: str
     owner: Owner | None
     delta: bool = False
+    tablespaces_in: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +215,10 @@ def _map_tablespaces(page_map: PageMap, request: RestoreRequest) -> dict[int, st
                 f"the backup has no tablespace at {old}",
                 hint=f"its tablespaces are: {known}",
             )
-    places = {oid: request.tablespaces.get(old, old) for old, oid in there.items()}
+    places = {
+        oid: request.tablespaces.get(old) or _own_place(request, old, oid)
+        for old, oid in there.items()
+    }
     target = os.path.join(request.to, "")
     for place in places.values():
         inside = os.path.join(place, "").startswith(target)
@@ -224,6 +230,11 @@ def _map_tablespaces(page_map: PageMap, request: RestoreRequest) -> dict[int, st
     if len(set(places.values())) != len(places):
         raise UsageError("two tablespaces can't go to one place")
     return places
+
+
+def _own_place(request: RestoreRequest, old: str, oid: int) -> str:
+    within = request.tablespaces_in
+    return os.path.join(within, str(oid)) if within else old
 
 
 def _needed(

@@ -77,7 +77,8 @@ class Checked:
 
     Attributes:
         objects: that were looked for.
-        opened: packs and WAL files whose content was checked, of `bytes` together;
+        opened: packs, fingerprints and WAL files whose content was checked, of `bytes`
+            together;
             `pages` page checksums in it were verified.
     """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -24,11 +24,13 @@ from drkit.operations.verify_pages import PageAudit, PageTally
 from drkit.postgres.walfile import check_wal_file
 from drkit.repository.checking import PackChecker, pack_name, pack_place
 from drkit.repository.findings import stretches
+from drkit.repository.fingerprint import read_fingerprint
 from drkit.repository.repository import read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from drkit.model.fingerprint import FingerprintRef
     from drkit.model.log import Commit
     from drkit.model.manifest import Manifest
     from drkit.model.wal import WalFileName
@@ -111,7 +113,7 @@ class DataCheck:
             self.found.damage.append(damage)
 
     def _packs(self, commit: Commit) -> Iterator[Job]:
-        """Yield a job for each pack of a backup."""
+        """Yield a job for each pack of a backup, and one for its fingerprint."""
         try:
             manifest = read_manifest(self._repository, commit.manifest)
             checker = PackChecker(self._repository, manifest)
@@ -122,6 +124,21 @@ class DataCheck:
         for pack in range(len(manifest.packs)):
             if self._chosen(pack_name(self._repository, manifest, pack)):
                 yield partial(self._pack, checker, audit, pack)
+        reference = manifest.head.fingerprint
+        if reference is not None and self._chosen(reference.name):
+            yield partial(self._fingerprint, commit.backup.label, reference)
+
+    def _fingerprint(self, label: str, reference: FingerprintRef) -> None:
+        damage, name = None, reference.name
+        try:
+            read_fingerprint(self._repository, reference)
+        except (Corrupt, KeyUnavailable) as error:
+            told = f"can't be used: {error.message}"
+            code = error.exit_code
+            damage = Damage(name, DamageKind.CONTENT, told, code, label, needed=False)
+        except StorageError as error:
+            damage = replace(_unreadable(name, error), backup=label, needed=False)
+        self._took(name, reference.size, damage, PageTally())
 
     def _pack(self, checker: PackChecker, audit: PageAudit, pack: int) -> None:
         manifest, tally = checker.manifest, PageTally()

@@ -26,7 +26,8 @@ _KNOWN = (
     r"evidence/[0-9]{10}",
 )
 _BACKUP = re.compile(
-    rf"[0-9]{{8}}-[0-9]{{6}}-[a-z]+-({_ID})/(?:manifest|packs/([0-9]{{6}}))\Z"
+    rf"[0-9]{{8}}-[0-9]{{6}}-[a-z]+-({_ID})/"
+    r"(?:manifest|(fingerprint)|packs/([0-9]{6}))\Z"
 )
 
 
@@ -79,8 +80,10 @@ def _of_backup(
         return "left over from abandoned backups; the next backup clears them away"
     if attempt.state is AttemptState.RUNNING:
         return None
-    if attempt.begin.label not in state.backups:
+    commit = state.backups.get(attempt.begin.label)
+    if commit is None:
         return "left over from expired backups; `drkit expire` clears them away"
-    if match[2] is not None and int(match[2]) >= packs.get(match[1], 1 << 20):
-        return "that their backup's manifest does not name"
-    return None
+    unnamed = match[2] is not None and commit.backup.fingerprint is None
+    if match[3] is not None:
+        unnamed = int(match[3]) >= packs.get(match[1], 1 << 20)
+    return "that their backup's manifest does not name" if unnamed else None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from drkit.model.log import Commit
-    from drkit.model.manifest import Manifest
+    from drkit.model.manifest import Manifest, ManifestHead
     from drkit.protocols import Progress
     from drkit.repository.repository import Repository
 
@@ -195,7 +195,18 @@ class _Look:
                 lost = places(manifest, place.lost)
                 damage = Damage(name, *wrong, Corrupt.exit_code, label, place, lost)
                 self.damage.append(damage)
+        self._fingerprint(manifest.head)
         self.notes += _notes(manifest)
+
+    def _fingerprint(self, head: ManifestHead) -> None:
+        if head.fingerprint is None:
+            return
+        name = head.fingerprint.name
+        wrong = self._wrong(name, head.fingerprint.size)
+        if wrong is not None:
+            self.damage.append(
+                Damage(name, *wrong, Corrupt.exit_code, head.label, needed=False)
+            )
 
     def _wrong(self, name: str, size: int) -> tuple[DamageKind, str] | None:
         """Say what is wrong with an object that should be there; None if nothing is."""

@@ -8,11 +8,12 @@ from drkit.errors import WalMissing
 from drkit.model.wal import WalFileName, segments_between
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from datetime import timedelta
 
     from drkit.model.copied import BackupEnd
     from drkit.model.manifest import ServerDescription, WalPosition
+    from drkit.model.wal import Segment
     from drkit.protocols import Progress
     from drkit.repository.repository import Repository
 
@@ -67,17 +68,47 @@ def wait_for_wal(
         WalMissing: one did not come within `timeout`.
     """
     for wait in _waits(server.wal_segment_size, start, end, archiver):
-        begun = repository.clock.monotonic()
-        pause, told = _FIRST_PAUSE, False
-        while not repository.wal.has(wait.file):
-            waited = repository.clock.monotonic() - begun
-            if waited >= timeout.total_seconds():
-                raise _missing(wait, timeout)
-            if waited >= wait.tell_after and not told:
-                progress.warning(f"still waiting for {wait.file.name}: {wait.why()}")
-                told = True
-            repository.clock.sleep(pause)
-            pause = min(pause * 1.2, _LAST_PAUSE)
+        if not _wait(repository, wait, timeout, progress):
+            raise _missing(wait, timeout)
+
+
+def came(
+    repository: Repository,
+    segments: Iterable[Segment],
+    size: int,
+    timeout: timedelta,
+    archiver: Callable[[], str],
+    progress: Progress,
+) -> bool:
+    """Wait until segments are archived; say whether they were.
+
+    Args:
+        size: of a segment.
+        timeout, archiver, progress: as for `wait_for_wal`.
+    """
+    waits = (
+        _Wait(WalFileName.parse(one.name(size)), archiver, _TELL_AFTER, _SEE_LOG)
+        for one in segments
+    )
+    return all(_wait(repository, wait, timeout, progress) for wait in waits)
+
+
+def _wait(
+    repository: Repository, wait: _Wait, timeout: timedelta, progress: Progress
+) -> bool:
+    """Wait for a segment; say whether it has come."""
+    begun = repository.clock.monotonic()
+    pause, told = _FIRST_PAUSE, False
+    while not repository.wal.has(wait.file):
+        waited = repository.clock.monotonic() - begun
+        if waited >= timeout.total_seconds():
+            return False
+        if waited >= wait.tell_after and not told:
+            progress.warning(f"still waiting for {wait.file.name}: {wait.why()}")
+            told = True
+        repository.clock.sleep(pause)
+        pause = min(pause * 1.2, _LAST_PAUSE)
+    return True
 
 
 def _waits(

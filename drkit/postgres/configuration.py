@@ -94,12 +94,31 @@ def find_recovery_settings(
     Raises:
         PostgresRefused: files include each other without end.
     """
-    return list(_find(file, text, read_include, 0))
+    every = _walk(file, text, read_include, 0)
+    return [found for found, _ in every if found.name in RECOVERY_SETTINGS]
 
 
-def _find(
+def effective_settings(
+    file: str, text: str, read_include: ReadInclude
+) -> dict[str, str]:
+    """Return what a configuration file and those it includes set; the last one counts.
+
+    Args:
+        file: as for `find_recovery_settings`, like the others.
+        text: its content.
+        read_include: reads what it includes.
+
+    Raises:
+        PostgresRefused: files include each other without end.
+    """
+    every = _walk(file, text, read_include, 0)
+    return {found.name: value for found, value in every}
+
+
+def _walk(
     file: str, text: str, read_include: ReadInclude, depth: int
-) -> Iterator[FoundSetting]:
+) -> Iterator[tuple[FoundSetting, str]]:
+    """Yield every setting with its value, in the order in which PostgreSQL reads."""
     if depth > _MAX_DEPTH:
         raise PostgresRefused(
             f"configuration files include each other too deeply at {file}",
@@ -107,12 +126,12 @@ def _find(
         )
     for number, line in enumerate(text.splitlines(), start=1):
         name = _name_of(line)
-        if name in RECOVERY_SETTINGS:
-            yield FoundSetting(file, number, name)
-        elif name in _INCLUDES:
+        if name in _INCLUDES:
             path = os.path.join(os.path.dirname(file), _value_of(line))
             for included, content in read_include(name, path):
-                yield from _find(included, content, read_include, depth + 1)
+                yield from _walk(included, content, read_include, depth + 1)
+        elif name:
+            yield FoundSetting(file, number, name), _value_of(line)
 
 
 def read_includes_from_disk(directive: str, path: str) -> list[tuple[str, str]]:

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
     from drkit.postgres.connection import Connection
 
+FORBIDDEN = "the role may not read it: grant it pg_read_all_data"
+"""Why a table is not read, where more rights would help."""
+
+BUSY = "somebody was changing it, and kept everybody else out"
+"""Why a table is not read that could be at another moment."""
+
 _SESSION = {
     "DateStyle": "ISO, YMD",
     "IntervalStyle": "postgres",
@@ -31,6 +37,7 @@ _SESSION = {
     "lc_numeric": "C",
     "jit": "off",  # compiling takes longer than a sample
     "row_security": "off",  # an error instead of missing rows
+    "lock_timeout": "2s",  # a backup must not wait for somebody's ALTER TABLE
     "quote_all_identifiers": "off",
     "xmlbinary": "base64",
     "search_path": "pg_catalog",  # names of objects are written out in full
@@ -39,14 +46,22 @@ _SESSION = {
 _DATABASES = """
     SELECT datname::text, datallowconn FROM pg_database ORDER BY datname
 """
-# With the two catalogs that hold large objects. A table being dropped has no size.
+# With the two catalogs that hold large objects. A table being dropped has no size, and
+# one being altered would be waited for.
 _TABLES = """
+    WITH changing AS MATERIALIZED (
+        SELECT relation FROM pg_locks
+        WHERE %s AND locktype = 'relation' AND mode = 'AccessExclusiveLock'
+            AND pid IS DISTINCT FROM pg_backend_pid() AND database =
+                (SELECT oid FROM pg_database WHERE datname = current_database()))
     SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname), c.relkind::text,
         c.relpersistence::text, c.relispopulated,
-        CASE c.relkind WHEN 'f' THEN 0 ELSE coalesce(pg_relation_size(c.oid), 0)
+        CASE WHEN c.relkind = 'f' OR busy THEN 0
+            ELSE coalesce(pg_relation_size(c.oid), 0)
             / current_setting('block_size')::int END,
-        c.relkind <> 'f' AND has_table_privilege(c.oid, 'SELECT')
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        c.relkind <> 'f' AND has_table_privilege(c.oid, 'SELECT'), busy
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
+        LATERAL (SELECT c.oid IN (SELECT relation FROM changing) AS busy) AS b
     WHERE c.relkind IN ('r', 'm', 'f') AND n.nspname !~ '^pg_(toast|temp)'
         AND (c.oid >= 16384 OR c.oid IN ('pg_catalog.pg_largeobject'::regclass,
             'pg_catalog.pg_largeobject_metadata'::regclass))
@@ -71,25 +86,6 @@ _SEQUENCES = """
     FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid
         JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relpersistence = 'p' ORDER BY 1
-"""
-_LOCK_ROOM = """
-    SELECT current_setting('max_locks_per_transaction')::bigint
-        * (current_setting('max_connections')::bigint
-            + current_setting('max_prepared_transactions')::bigint)
-"""
-# Prepared transactions hold locks without a process.
-_HOLDERS = """
-    SELECT CASE WHEN a.pid IS NULL THEN 'a prepared transaction' ELSE 'process '
-            || a.pid || ' (' || coalesce(nullif(a.application_name, ''),
-            a.backend_type) || ')' END, l.relation::regclass::text
-    FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
-    WHERE l.locktype = 'relation' AND l.granted AND l.relation >= 16384
-        AND l.pid IS DISTINCT FROM pg_backend_pid()
-        AND l.mode IN ('RowExclusiveLock', 'ShareUpdateExclusiveLock',
-            'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
-        AND l.database = (SELECT oid FROM pg_database WHERE datname =
-            current_database())
-    ORDER BY a.xact_start NULLS FIRST LIMIT 1
 """
 _SETTLED = """
     SELECT pg_current_wal_flush_lsn() >= %s::pg_lsn AND NOT EXISTS
@@ -160,14 +156,22 @@ def databases(connection: Connection) -> tuple[list[str], list[str]]:
     return [name for name, on in rows if on], [name for name, on in rows if not on]
 
 
-def tables(connection: Connection) -> tuple[list[Table], dict[str, str]]:
-    """Return the tables with rows to compare, and those without, and why."""
+def tables(
+    connection: Connection, *, patient: bool = False
+) -> tuple[list[Table], dict[str, str]]:
+    """Return the tables with rows to compare, and those without, and why.
+
+    Args:
+        patient: also those that somebody keeps locked; who reads them waits.
+    """
     found: list[Table] = []
     unread: dict[str, str] = {}
-    for name, kind, persistence, populated, blocks, readable in query(
-        connection, _TABLES
+    for name, kind, persistence, populated, blocks, readable, busy in query(
+        connection, _TABLES, (not patient,)
     ):
         reason = _reason(kind, persistence, populated, readable)
+        if busy and not reason:
+            reason = BUSY
         if reason:
             unread[name] = reason
         else:
@@ -184,7 +188,7 @@ def _reason(kind: str, persistence: str, populated: bool, readable: bool) -> str
     if not populated:
         return "it is not populated"
     if not readable:
-        return "the role may not read it: grant it pg_read_all_data"
+        return FORBIDDEN
     return ""
 
 
@@ -277,7 +281,7 @@ def begin(connection: Connection, names: Sequence[str], seconds: float) -> None:
     query(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     query(connection, f"SET LOCAL lock_timeout = {_milliseconds(seconds)}")
     _lock(connection, names, "ACCESS SHARE")
-    query(connection, "SET LOCAL lock_timeout = 0")
+    query(connection, f"SET LOCAL lock_timeout = '{_SESSION['lock_timeout']}'")
     query(connection, "SAVEPOINT held")
 
 
@@ -312,18 +316,6 @@ def end(connection: Connection) -> None:
     """End the transaction, if the connection is still there to have one."""
     if not connection.closed and not connection.broken:
         query(connection, "ROLLBACK")
-
-
-def lock_room(connection: Connection) -> int:
-    """Return how many locks the server has room for, everybody's together."""
-    found: int = query(connection, _LOCK_ROOM)[0][0]
-    return found
-
-
-def holders(connection: Connection) -> str:
-    """Say who has been writing for long, as a clause; the likely cause of a wait."""
-    rows = query(connection, _HOLDERS)
-    return f"; {rows[0][0]} has a lock on {rows[0][1]}" if rows else ""
 
 
 def in_recovery(connection: Connection) -> bool:

@@ -43,12 +43,38 @@ def server_that_uses(place: str) -> int | None:
     return next((pid for pid, at in _servers() if own in _linked(at)), None)
 
 
+def server_processes_below(directory: str) -> list[int]:
+    """Return the server processes that work in a directory or below it.
+
+    By the kernel's word, not by a lock file: also those whose directory is deleted.
+    """
+    return [pid for pid, at in _servers() if _works_below(at, directory)]
+
+
+def processes_below(directory: str) -> list[int]:
+    """Return every process that works in a directory or below it."""
+    return [pid for pid, at in _processes() if _works_below(at, directory)]
+
+
+def _works_below(at: str, directory: str) -> bool:
+    try:
+        place = os.path.join(os.readlink(at), "")
+    except OSError:
+        return False
+    return place.startswith(os.path.join(os.path.realpath(directory), ""))
+
+
 def _servers() -> Iterator[tuple[int, str]]:
     """Yield server processes that can be looked at, each with where it works."""
+    for pid, at in _processes():
+        if "".join(_lines(f"/proc/{pid}/comm")) in _PROGRAMS:
+            yield pid, at
+
+
+def _processes() -> Iterator[tuple[int, str]]:
     with contextlib.suppress(FileNotFoundError):
         for name in filter(str.isdigit, os.listdir("/proc")):
-            if "".join(_lines(f"/proc/{name}/comm")) in _PROGRAMS:
-                yield int(name), f"/proc/{name}/cwd"
+            yield int(name), f"/proc/{name}/cwd"
 
 
 def _linked(data_directory: str) -> set[tuple[int, int] | None]:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -21,7 +22,6 @@ from drkit.postgres.configuration import quote_setting
 from drkit.postgres.control import ClusterState, read_control
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
@@ -83,6 +83,8 @@ class ThrowawayServer:
             configuration files, and `ALTER SYSTEM` can't change them.
         keep: leave the private directory behind at the end.
         account: whom the server runs as; by default this user, or as root `postgres`.
+        launcher: words that go before the server's own, of a program that becomes it.
+        environment: what the server and its commands get beside a bare environment.
     """
 
     binaries: ServerBinaries
@@ -91,6 +93,8 @@ class ThrowawayServer:
     settings: dict[str, str] = field(default_factory=dict)
     keep: bool = False
     account: Account = field(default_factory=process.server_account)
+    launcher: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -123,9 +127,7 @@ class ThrowawayServer:
 
         A server that is killed leaves its shared memory behind, so it is asked first.
         """
-        with contextlib.suppress(DrkitError):
-            self.stop("immediate", _PATIENCE)
-        self.kill()
+        self._end()
         if not self.keep:
             shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -175,7 +177,8 @@ class ThrowawayServer:
         """
         if self.running:
             raise DrkitError(f"a server runs already in {self.data_directory}")
-        argv = [self.binaries.tool("postgres"), "-D", self.data_directory]
+        argv = [*self.launcher, self.binaries.tool("postgres")]
+        argv += ["-D", self.data_directory]
         for name, value in (self._own_settings() | self.settings).items():
             argv += ["-c", f"{name}={value}"]
         descriptor = os.open(
@@ -183,7 +186,10 @@ class ThrowawayServer:
         )
         try:
             self._process = process.spawn(
-                argv, identity=self._identity, output=descriptor
+                argv,
+                identity=self._identity,
+                env=process.DEFAULT_ENVIRONMENT | dict(self.environment),
+                output=descriptor,
             )
         finally:
             os.close(descriptor)
@@ -244,15 +250,24 @@ class ThrowawayServer:
         self.wait_until_primary(timeout)
 
     def run_tool(
-        self, name: str, *arguments: str, timeout: float | None = 120
+        self,
+        name: str,
+        *arguments: str,
+        timeout: float | None = 120,
+        raising: type[DrkitError] | None = DrkitError,
     ) -> Completed:
         """Run one of PostgreSQL's programs as the server's user.
+
+        Args:
+            raising: as for `process.run`.
 
         Raises:
             DrkitError: it failed; the message holds the end of its output.
         """
         argv = [self.binaries.tool(name), *arguments]
-        return process.run(argv, identity=self._identity, timeout=timeout)
+        return process.run(
+            argv, identity=self._identity, timeout=timeout, raising=raising
+        )
 
     @property
     def running(self) -> bool:
@@ -313,8 +328,16 @@ class ThrowawayServer:
         in_production = read_control(path)[0].state is ClusterState.IN_PRODUCTION
         return in_production and self._accepts_connections()
 
-    def _give_up(self, what: str) -> None:
+    def _end(self) -> None:
+        """Ask the server to go, which frees its shared memory, and see to it."""
+        if self._process is not None and self.running:
+            self._process.send_signal(_STOP_SIGNALS["immediate"])
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_PATIENCE)
         self.kill()
+
+    def _give_up(self, what: str) -> None:
+        self._end()
         raise PostgresRefused(
             f"the server in {self.data_directory} {what}{self.log_tail()}"
         )

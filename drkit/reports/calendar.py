@@ -8,6 +8,7 @@ from datetime import UTC, date, timedelta
 from typing import TYPE_CHECKING
 
 from drkit.model.evidence import Outcome, RecordKind
+from drkit.model.schedule import Every
 from drkit.reports.report import Calendar, Day, DayState, Gap
 from drkit.reports.words import plural
 
@@ -35,7 +36,7 @@ def calendar(
     records: Sequence[Record],
     quarter: Quarter,
     as_of: datetime,
-    schedule: Schedule | None,
+    schedule: Schedule | Every | None,
 ) -> Calendar:
     """Lay the quarter's exercises out by day; `records` are of all time."""
     until = min(quarter.end, as_of)
@@ -60,16 +61,20 @@ def proves(record: Record) -> bool:
     return record.restored is not None and record.outcome is not Outcome.FAILED
 
 
-def _longest_wait(schedule: Schedule | None, quarter: Quarter, until: datetime) -> int:
+def _longest_wait(
+    schedule: Schedule | Every | None, quarter: Quarter, until: datetime
+) -> int:
     """Return how many days without a proof are no gap yet."""
     if schedule is None:
         return USUAL_GAP
+    if isinstance(schedule, Every):
+        return schedule.interval.days or 1
     dues = _dues(schedule, quarter, max(until, quarter.begin + 9 * _DAY))
     waits = [later - sooner for sooner, later in itertools.pairwise(dues)]
     return max((wait.days for wait in waits), default=USUAL_GAP) or 1
 
 
-def _rule(schedule: Schedule | None, longest: int) -> str:
+def _rule(schedule: Schedule | Every | None, longest: int) -> str:
     if schedule is None:
         return (
             "No schedule of verifications is set; more than "
@@ -147,7 +152,10 @@ def _day(
 
 
 def _due(
-    records: Sequence[Record], schedule: Schedule, quarter: Quarter, until: datetime
+    records: Sequence[Record],
+    schedule: Schedule | Every,
+    quarter: Quarter,
+    until: datetime,
 ) -> tuple[int, int]:
     """Return how many times were due, and before how many of the next one ran."""
     dues = _dues(schedule, quarter, until)
@@ -157,7 +165,9 @@ def _due(
     return len(dues), len(served - {0})
 
 
-def _dues(schedule: Schedule, quarter: Quarter, until: datetime) -> list[datetime]:
+def _dues(
+    schedule: Schedule | Every, quarter: Quarter, until: datetime
+) -> list[datetime]:
     found = []
     due = schedule.next_after(quarter.begin - timedelta(microseconds=1))
     while due < until:

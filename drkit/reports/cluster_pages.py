@@ -122,6 +122,9 @@ def _drill_facts(record: Record) -> Iterator[tuple[str, str]]:
         told = (
             f"{duration(record.forecast.seconds)} ± {duration(record.forecast.error)}"
         )
+        off = record.forecast_off
+        if off is not None:
+            told += f"; it took {duration(abs(off))} {'more' if off > 0 else 'less'}"
         yield "recovery time as forecast before", told
     if record.chosen:
         yield "how it was chosen", record.chosen

@@ -131,6 +131,29 @@ def read_chain(repository: Repository) -> Chain:
     return Chain(records, tuple(_problems(repository, found, listed)))
 
 
+def newest_records(repository: Repository, count: int) -> list[Record]:
+    """Return the newest records that the log names and that are sound, oldest first.
+
+    For those who only learn from them; `read_chain` tells what is wrong with others.
+
+    Args:
+        repository: of the cluster.
+        count: how many of the newest are looked at.
+
+    Raises:
+        RepositoryMissing: this cluster was never set up here.
+    """
+    repository.backups()
+    known = repository.log.state.evidence
+    sequences = range(max(len(known) - count, 0), len(known))
+    found = zip(sequences, _fetch(repository, sequences), strict=True)
+    return [
+        one.record
+        for sequence, one in found
+        if isinstance(one, Signed) and one.digest == known[sequence]
+    ]
+
+
 def head_digest(repository: Repository) -> str:
     """Return the newest record's digest; empty if there is none."""
     sequence, previous = _end(repository, anchor=False)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from drkit.errors import Corrupt, ObjectNotFound
+from drkit.model.fingerprint import FingerprintRef
 from drkit.model.fingerprint_json import dump, load
+from drkit.model.lsn import Lsn
 from drkit.repository.objects import Sealing, seal, unseal
 
 if TYPE_CHECKING:
     from drkit.crypto.keys import Dek
     from drkit.model.fingerprint import Fingerprint
+    from drkit.model.manifest import ManifestHead
     from drkit.repository.repository import Repository
 
 _MAX_FINGERPRINT = 1 << 30
@@ -19,17 +22,6 @@ _HINT = (
     "the backup itself can still be restored; what it held is proven without it only "
     "by your own checks, or by a new backup"
 )
-
-
-class FingerprintRef(NamedTuple):
-    """A stored fingerprint, as the manifest of its backup names it.
-
-    Attributes:
-        sha256: of the stored object.
-    """
-
-    name: str
-    sha256: str
 
 
 def write_fingerprint(
@@ -42,7 +34,26 @@ def write_fingerprint(
     """
     sealed = seal(Sealing(dek, repository.lineage, name), dump(fingerprint))
     repository.storage.put(name, sealed)
-    return FingerprintRef(name, hashlib.sha256(sealed).hexdigest())
+    return FingerprintRef(
+        name,
+        len(sealed),
+        hashlib.sha256(sealed).hexdigest(),
+        fingerprint.mode,
+        Lsn.parse(fingerprint.lsn),
+        fingerprint.restore_point,
+    )
+
+
+def fingerprint_of(repository: Repository, head: ManifestHead) -> Fingerprint | None:
+    """Fetch the fingerprint that was taken with a backup; None if there was none.
+
+    Raises:
+        Corrupt: it is missing, or not the one that the manifest names.
+        KeyUnavailable: its key is not there.
+    """
+    if head.fingerprint is None:
+        return None
+    return read_fingerprint(repository, head.fingerprint)
 
 
 def read_fingerprint(repository: Repository, reference: FingerprintRef) -> Fingerprint:

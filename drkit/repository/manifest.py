@@ -25,6 +25,7 @@ from drkit.crypto.sealing import (
 )
 from drkit.errors import Corrupt
 from drkit.model import members
+from drkit.model.fingerprint import FingerprintRef, Mode
 from drkit.model.label import BackupKind, is_attempt, label_time
 from drkit.model.lsn import Lsn
 from drkit.model.manifest import (
@@ -280,6 +281,9 @@ def _head_to_json(head: ManifestHead) -> dict[str, Any]:
             "timeline": position.timeline,
             "time": position.time.isoformat(),
         }
+    if head.fingerprint is not None:
+        texts = {"mode": str(head.fingerprint.mode), "lsn": str(head.fingerprint.lsn)}
+        fields["fingerprint"] = head.fingerprint._asdict() | texts
     return fields
 
 
@@ -306,6 +310,7 @@ def _head_from_json(found: members.Members) -> ManifestHead:
             map(_tablespace_from_json, members.listed(found, "tablespaces"))
         ),
         warnings=members.texts(found, "warnings"),
+        fingerprint=_fingerprint_from_json(found),
     )
 
 
@@ -319,6 +324,25 @@ def _parent_from_json(found: members.Members) -> ParentRef | None:
     if not _SHA256.match(digest):
         raise ValueError("its parent's digest is none")
     return ParentRef(label, digest)
+
+
+def _fingerprint_from_json(found: members.Members) -> FingerprintRef | None:
+    """Read what manifests lack that are older than fingerprints."""
+    if found.get("fingerprint") is None:
+        return None
+    reference = members.nested(found, "fingerprint")
+    digest = members.text(reference, "sha256")
+    if not _SHA256.match(digest):
+        raise ValueError("its fingerprint's digest is none")
+    named = reference["restore_point"] is not None
+    return FingerprintRef(
+        members.text(reference, "name"),
+        members.count(reference, "size"),
+        digest,
+        Mode(members.text(reference, "mode")),
+        Lsn.parse(members.text(reference, "lsn")),
+        members.text(reference, "restore_point") if named else None,
+    )
 
 
 def _server_from_json(found: members.Members) -> ServerDescription:

@@ -90,6 +90,7 @@ def test_documents(
         return json.loads(done.stdout)
 
     agree("check", write("check", "alpha"))
+    agree("heartbeat", write("heartbeat", "alpha", "--create"))
     agree("backup", write("backup", "alpha"))
     moment = served.cluster.sql("SELECT clock_timestamp()::text")
     served.cluster.sql("INSERT INTO t VALUES (2)")

@@ -20,12 +20,19 @@ from drkit.config.loading import (
     policy_dirs,
     policy_schema,
 )
-from drkit.config.policy import BackupSection, Policy, WalSection
+from drkit.config.policy import (
+    BackupSection,
+    HeartbeatSection,
+    Policy,
+    WalSection,
+)
 from drkit.config.secrets import SecretReference
+from drkit.config.verification import VerificationSection
 from drkit.errors import NotFound, PolicyError
 from drkit.model.duration import format_duration
 from drkit.model.objectives import Objectives
 from drkit.model.retention import Retention
+from drkit.model.size import format_size
 from tests.config.samples import GOOD, changed, policy
 
 if TYPE_CHECKING:
@@ -349,6 +356,7 @@ def test_the_schema_explains_every_field() -> None:
 
 def test_defaults_in_the_schema_are_what_the_loader_takes() -> None:
     fields = schema_fields(policy_schema())
+    verification = VerificationSection()
     shown = {
         name: field["default"] for name, field in fields.items() if "default" in field
     }
@@ -360,7 +368,16 @@ def test_defaults_in_the_schema_are_what_the_loader_takes() -> None:
         "BackupSection.wal_timeout": format_duration(BackupSection().wal_timeout),
         "BackupSection.timezone": "UTC",
         "RetentionSection.max_deletions": 100,
+        "HeartbeatSection.every": format_duration(HeartbeatSection().every),
         "WalSection.timeout": format_duration(WalSection().timeout),
+        "AssertionSection.timeout": "10 minutes",
+        "VerificationSection.time_limit": format_duration(verification.time_limit),
+        "VerificationSection.memory": format_size(verification.memory),
+        "VerificationSection.fingerprint": verification.fingerprint,
+        "VerificationSection.choose": list(verification.choose),
+        "VerificationSection.checks": list(verification.checks),
+        "VerificationSection.allow_missing": list(verification.allow_missing),
+        "VerificationSection.assertions": [],
     }
 
 

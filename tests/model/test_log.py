@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from drkit.model.fingerprint import FingerprintPlace, Mode
 from drkit.model.label import BackupKind
 from drkit.model.log import (
     Abandon,
@@ -46,6 +47,12 @@ def begun(number: int, parent: str | None = None) -> Begin:
 FULL, OTHER = begun(1), begun(2)
 CHILD = begun(3, FULL.label)
 COMMIT_FULL, COMMIT_CHILD = commit_entry(FULL), commit_entry(CHILD)
+WITH_FINGERPRINT = replace(
+    COMMIT_FULL,
+    backup=replace(
+        COMMIT_FULL.backup, fingerprint=FingerprintPlace(Mode.EXACT, Lsn(0x30000A0))
+    ),
+)
 LATER = datetime(2026, 3, 1, tzinfo=UTC)
 PIN = Pin(FULL.label, "before the migration", LATER)
 PROVEN = Proven(FULL.label, LATER, "ab" * 32)
@@ -55,6 +62,7 @@ ENTRIES: list[Entry] = [
     FULL,
     CHILD,
     COMMIT_FULL,
+    WITH_FINGERPRINT,
     Abandon(FULL.attempt, "why"),
     ExpireIntent((FULL.label,)),
     ExpireDone((FULL.label, CHILD.label)),
@@ -270,10 +278,16 @@ def test_a_malformed_entry_is_never_another_error(data: st.DataObject) -> None:
         state.refusal(entry_from_json(found))
 
 
+def test_commits_from_before_fingerprints_are_read() -> None:
+    found = entry_to_json(COMMIT_FULL)
+    del found["backup"]["fingerprint"]
+    assert entry_from_json(json.loads(json.dumps(found))) == COMMIT_FULL
+
+
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_every_member_is_needed(entry: Entry) -> None:
     for path in places(json.loads(json.dumps(entry_to_json(entry)))):
-        if not isinstance(path[-1], str):
+        if not isinstance(path[-1], str) or path == ("backup", "fingerprint"):
             continue
         found = json.loads(json.dumps(entry_to_json(entry)))
         inside = found

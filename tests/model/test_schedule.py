@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drkit.model.schedule import DAYS, Schedule
+from drkit.model.schedule import DAYS, Every, Schedule
 
 BERLIN = ZoneInfo("Europe/Berlin")
 DIVISORS = [m for m in range(1, 1441) if 1440 % m == 0]
@@ -203,3 +203,22 @@ def test_always_later_and_at_the_time_asked_for(
         wanted = datetime.combine(local.date(), schedule.at, tzinfo=BERLIN)
         # Equal as instants, also where the clock skipped the wanted time.
         assert wanted.astimezone(UTC) == found
+
+
+@given(
+    st.integers(1, 3 << 30).map(lambda s: datetime.fromtimestamp(s, UTC)),
+    st.integers(1, 60 * 24 * 400),
+)
+def test_an_interval_is_due_within_itself_and_never_now(
+    moment: datetime, minutes: int
+) -> None:
+    every = Every(timedelta(minutes=minutes))
+    due = every.next_after(moment)
+    assert timedelta() < due - moment <= every.interval
+    assert every.next_after(due) - due == every.interval
+
+
+def test_weeks_are_due_on_mondays() -> None:
+    week = Every(timedelta(days=7))
+    assert week.next_after(datetime(2026, 1, 15, tzinfo=UTC)).isoweekday() == 1
+    assert str(week) == "every 7 days"

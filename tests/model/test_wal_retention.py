@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from drkit.model.fingerprint import FingerprintPlace, Mode
 from drkit.model.lsn import Lsn
 from drkit.model.reach import reach
 from drkit.model.timeline import Switch, TimelineHistory
@@ -90,6 +91,14 @@ def test_a_running_backup_keeps_wal_from_its_start() -> None:
 def test_a_short_wal_window_leaves_older_backups_what_makes_them_consistent() -> None:
     kept = [full(30, 10, stop=12), full(20, 30), full(8, 50), full(1, 80)]
     gone = [*range(10), *range(13, 30), *range(31, 50)]
+    assert going(ALL, kept, window=7 * DAY) == {1: gone}
+
+
+def test_what_a_backup_is_compared_by_stays_with_it() -> None:
+    taken = FingerprintPlace(Mode.SAMPLED, Lsn(14 * SEGMENT + 99))
+    old = replace(full(30, 10, stop=12), fingerprint=taken)
+    kept = [old, full(8, 50), full(1, 80)]
+    gone = [*range(10), *range(15, 50)]
     assert going(ALL, kept, window=7 * DAY) == {1: gone}
 
 

@@ -16,7 +16,9 @@ from drkit.crypto.signing import parse_public
 from drkit.model.due import Due
 from drkit.model.label import BackupKind
 from drkit.operations.backup import BackupOptions, take_backup
+from drkit.operations.backup_fingerprint import FingerprintWanted
 from drkit.postgres.archiver import archiver_asker
+from drkit.postgres.fingerprint import connector
 from drkit.repository.identity import read_lineage
 from drkit.repository.keyring import Keyring
 from drkit.repository.layout import REPOSITORY, Layout
@@ -33,8 +35,10 @@ if TYPE_CHECKING:
 
     from drkit.config.policy import Policy
     from drkit.model.backup import BackupSummary
+    from drkit.model.fingerprint import Mode
     from drkit.model.log import AttemptState
     from drkit.model.manifest import Manifest
+    from drkit.operations.backup import Taken
     from tests.operations.scene import Scene
     from tests.pg import Cluster
     from tests.protect import Protected
@@ -99,6 +103,7 @@ class Site:
     host: str = ""
     jobs: int = 1
     wal_timeout: timedelta = timedelta(seconds=30)
+    fingerprint: Mode | None = None
 
     def repository(self) -> Repository:
         """Open the repository over this store, clock and host."""
@@ -121,6 +126,14 @@ class Site:
         kind: BackupKind = BackupKind.FULL,
     ) -> BackupSummary:
         """Take a backup as the command line does."""
+        return self.taken(listener, kind).summary
+
+    def taken(
+        self,
+        listener: Listener | None = None,
+        kind: BackupKind = BackupKind.FULL,
+    ) -> Taken:
+        """Take a backup; return all that the operation tells of it."""
         repository = self.repository()
         with closing(wiring.open_source(self.policy, wiring.Secrets({}))) as opened:
             options = BackupOptions(
@@ -130,6 +143,7 @@ class Site:
                 1,
                 self.wal_timeout,
                 archiver_asker(opened.questions),
+                self._wanted(),
             )
             return take_backup(
                 repository,
@@ -138,7 +152,13 @@ class Site:
                 Due(kind, "asked for"),
                 options,
                 listener or Listener(),
-            ).summary
+            )
+
+    def _wanted(self) -> FingerprintWanted | None:
+        if self.fingerprint is None:
+            return None
+        connect = connector(self.policy.cluster.url, None, "fingerprint")
+        return FingerprintWanted(self.fingerprint, connect)
 
     def manifest(self, label: str) -> Manifest:
         """Read a backup's manifest."""
@@ -176,6 +196,8 @@ def difference_from_log(site: Site) -> tuple[set[str], set[str]]:
     for commit in state.backups.values():
         manifest = read_manifest(repository, commit.manifest)
         expected.add(commit.manifest.name)
+        if manifest.head.fingerprint is not None:
+            expected.add(manifest.head.fingerprint.name)
         expected |= {
             layout.pack(commit.backup.label, commit.attempt, number)
             for number in range(len(manifest.packs))

@@ -80,13 +80,14 @@ def protected(make_protected: MakeProtected) -> Protected:
 def test_a_cluster_that_is_set_up_passes(protected: Protected) -> None:
     found = findings(protected)
     assert states(found, State.FAILED) == set()
-    assert states(found, State.SKIPPED) == set()
+    assert states(found, State.SKIPPED) == {"heartbeat"}  # there is none
     assert states(found, State.WARNING) == {"fsync"}  # tests switch it off
     assert set(found) == {
         *("repository", "create-only", "log", "keys", "rights", "server"),
+        "fingerprint",
         *("system identifier", "archive_mode", "archive_command", "wal_level"),
         *("fsync", "full_page_writes", "data_checksums", "data directory"),
-        *("disk space", "clock", "archiver", ROUND_TRIP),
+        *("disk space", "clock", "archiver", "heartbeat", ROUND_TRIP),
     }
     # the probe is gone, and the round trip's segment is there
     storage = protected.repository().storage
@@ -102,7 +103,7 @@ def test_a_cluster_that_is_set_up_passes(protected: Protected) -> None:
 def test_the_newest_version_streamed(make_protected: MakeProtected) -> None:
     protected = make_protected(18, source="stream", wal_segment_size=SMALL)
     found = findings(protected)
-    assert states(found, State.FAILED) | states(found, State.SKIPPED) == set()
+    assert states(found, State.FAILED) | states(found, State.SKIPPED) == {"heartbeat"}
     assert found["replication"].state is State.OK
     assert "data directory" not in found
 
@@ -113,7 +114,9 @@ def test_a_repository_that_is_nowhere(protected: Protected) -> None:
     found = findings(protected)
     assert found["repository"].state is State.FAILED
     assert first_exit_code(tuple(found.values())) == RepositoryMissing.exit_code
-    assert states(found, State.SKIPPED) == {"create-only", "keys", ROUND_TRIP}
+    assert states(found, State.SKIPPED) == {
+        *("create-only", "keys", "heartbeat", ROUND_TRIP)
+    }
     # what needs no repository was looked at all the same
     assert found["server"].state is State.OK
     assert found["archive_command"].state is State.OK
@@ -127,7 +130,7 @@ def test_a_server_that_is_down(protected: Protected) -> None:
     assert found["keys"].state is State.OK
     assert found["data directory"].state is State.OK
     assert states(found, State.SKIPPED) == {
-        *("settings", "clock", "archiver", ROUND_TRIP)
+        *("settings", "clock", "archiver", "heartbeat", ROUND_TRIP)
     }
 
 
@@ -274,7 +277,7 @@ def test_rights_are_asked_for_as_sql_that_suffices(
     assert '"back up"' in hint
     cluster.rows(hint.partition(": ")[2])
     found = findings(protected)
-    assert states(found, State.FAILED) | states(found, State.SKIPPED) == set()
+    assert states(found, State.FAILED) | states(found, State.SKIPPED) == {"heartbeat"}
     assert protected.backup()
 
 

@@ -181,6 +181,30 @@ def test_writers_that_do_not_end_make_it_a_sample_that_says_so(
     assert taken(cluster, Mode.EXACT, limits=limits).mode is Mode.EXACT
 
 
+def test_no_writer_is_ended_for_a_deadlock_with_the_locks(
+    newest_version: int, make_cluster: MakeCluster
+) -> None:
+    """The writer has what the locks wait for, and then asks for what they have."""
+    cluster = make_cluster(newest_version)
+    cluster.rows("CREATE TABLE first AS SELECT 1 AS n; CREATE TABLE second (n int)")
+    found: list[Fingerprint] = []
+
+    def take_one() -> None:
+        limits = Limits(lock_seconds=60, lock_attempts=1)
+        found.append(taken(cluster, Mode.EXACT, limits=limits))
+
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    thread = threading.Thread(target=take_one)
+    with cluster.connect() as writer:
+        writer.execute("BEGIN; INSERT INTO second VALUES (1)")
+        thread.start()
+        while not cluster.sql(waiting):
+            threading.Event().wait(0.01)
+        writer.execute("UPDATE first SET n = 2; COMMIT")
+    thread.join()
+    assert found[0].mode is Mode.SAMPLED
+
+
 def test_a_prepared_transaction_is_named(
     newest_version: int, make_cluster: MakeCluster
 ) -> None:

@@ -29,6 +29,7 @@ from drkit.errors import (
 from drkit.model.log import Open
 from drkit.operations.init import InitRequest, InitResult, initialise
 from drkit.postgres.connection import connect
+from drkit.sites.init import InitSite
 from drkit.storage.memory import MemoryStorage
 from tests.pg import give_to, run_drkit
 from tests.storage.servers import serving
@@ -62,9 +63,9 @@ class Setup:
 
     def site(
         self, name: str = "main", environ: dict[str, str] | None = None
-    ) -> wiring.InitSite:
+    ) -> InitSite:
         secrets = wiring.Secrets(environ or {})
-        return wiring.InitSite(name, str(self.policies), None, secrets)
+        return InitSite(name, str(self.policies), None, secrets)
 
     def init(self, name: str = "main", **changes: Any) -> InitResult:
         """Initialise in this process; `changes` replace fields of the request."""
@@ -437,7 +438,7 @@ class _Overwriting(MemoryStorage):
         super().put(name, data)
 
 
-class _OverwritingSite(wiring.InitSite):
+class _OverwritingSite(InitSite):
     def create_storage(
         self, draft: PolicyDraft, owner: tuple[int, int] | None
     ) -> Storage:

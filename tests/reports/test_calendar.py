@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drkit.model.evidence import Outcome, Record
-from drkit.model.schedule import Schedule
+from drkit.model.schedule import Every, Schedule
 from drkit.reports.calendar import calendar
 from drkit.reports.report import Calendar, DayState, Gap
 from tests.reports.history import LAST, history
@@ -46,6 +46,18 @@ def test_a_gap_that_began_before_the_quarter_is_counted_from_there() -> None:
     assert laid_out(proof(-2), *proofs).gaps == ()
     (gap,) = laid_out(proof(-20), *proofs).gaps
     assert gap == Gap(date(2026, 1, 1), date(2026, 1, 5), 5)
+
+
+def test_an_interval_of_days_that_no_clock_divides() -> None:
+    every = Every(timedelta(days=10))
+    first = (every.next_after(LAST.begin) - LAST.begin).days
+    proofs = [proof(day) for day in range(first, DAYS, 10)]
+    found = calendar(proofs, LAST, END, every)
+    assert found.gaps == ()
+    assert "due every 10 days; more than 10 days without" in found.rule
+    assert found.due == found.kept == len(proofs)
+    (gap,) = calendar([*proofs[:3], *proofs[4:]], LAST, END, every).gaps
+    assert gap.days == 19
 
 
 def test_a_failed_restore_ends_no_gap() -> None:

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from drkit.crypto.sealing import MAX_FRAME, overhead
 from drkit.errors import Corrupt
+from drkit.model.fingerprint import FingerprintRef, Mode
 from drkit.model.label import BackupKind
+from drkit.model.lsn import Lsn
 from drkit.model.manifest import (
     DAMAGED,
     FILE,
@@ -41,8 +43,9 @@ def pack_row(*stored: int) -> tuple[object, ...]:
 def small() -> Manifest:
     """Two packs, three frames, a directory and two files, one of them damaged."""
     digest = np.arange(16, dtype=np.uint8)
+    taken = FingerprintRef("f", 9, "cd" * 32, Mode.EXACT, Lsn(0x30000A0), "drkit now")
     return Manifest(
-        manifest_head(),
+        replace(manifest_head(), fingerprint=taken),
         [b"base", b"base/1", b"base/2"],
         rows_of(
             FILE,
@@ -277,7 +280,11 @@ def test_members_of_another_type_are_refused_as_corrupt(path: tuple[Any, ...]) -
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in members(HEAD) if isinstance(path[-1], str)],
+    [
+        path
+        for path in members(HEAD)
+        if isinstance(path[-1], str) and path != ("fingerprint",)
+    ],
     ids=lambda path: ".".join(map(str, path)),
 )
 def test_every_member_is_needed(path: tuple[Any, ...]) -> None:
@@ -287,6 +294,12 @@ def test_every_member_is_needed(path: tuple[Any, ...]) -> None:
         inside = inside[step]
     del inside[path[-1]]
     refused(with_head(head))
+
+
+def test_manifests_from_before_fingerprints_have_none() -> None:
+    old = {name: value for name, value in HEAD.items() if name != "fingerprint"}
+    for head in (old, HEAD | {"fingerprint": None}):
+        assert decode(NAME, with_head(head)).head.fingerprint is None
 
 
 def test_unknown_members_and_columns_are_skipped() -> None:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import shutil
 import sys
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +41,7 @@ from tests.builders import (
 )
 from tests.chains import back_up_over, laid_over
 from tests.evidence import bare, record
+from tests.model.test_fingerprint import FINGERPRINT
 from tests.vectors.broken_objects import Broken
 from tests.vectors.contents import CHANGES, FILES, WAL
 
@@ -56,7 +58,8 @@ def make(directory: Path) -> None:
     expired = back_up(repository, {b"PG_VERSION": b"17\n"})
     lost = begin(repository)
     repository.log.append(lambda _: Abandon(lost.attempt, "the host went away"))
-    backup = back_up(repository, FILES)
+    fingerprint = replace(FINGERPRINT, lsn="0/3000090")
+    backup = back_up(repository, FILES, fingerprint=fingerprint)
     mark(repository, expired.backup.label, backup.backup.label, drill(repository))
     expire(repository, expired)
     for name, content in WAL.items():
@@ -88,6 +91,7 @@ def make(directory: Path) -> None:
         "log": [one.entry.TYPE for one in repository.log.entries],
         "live": list(contents),
         "files": {label: digests(files) for label, files in contents.items()},
+        "fingerprints": {backup.backup.label: "drkit " + backup.backup.label},
         "evidence": [one.digest for one in read_chain(repository).records],
         "wal": {name: digest(content) for name, content in WAL.items()},
         "broken": broken.make(),

@@ -16,18 +16,22 @@ from drkit.crypto.keys import PURPOSES, parse_kek
 from drkit.crypto.signing import parse_public, parse_signing_key
 from drkit.errors import Corrupt, KeyUnavailable
 from drkit.model.evidence_json import statement_of
+from drkit.model.fingerprint_json import dump as dump_fingerprint
 from drkit.model.wal import WalFileName
 from drkit.repository.chain import read_chain
 from drkit.repository.evidence import read_chain as read_evidence_chain
+from drkit.repository.fingerprint import fingerprint_of
 from drkit.repository.keyring import Keyring
 from drkit.repository.layout import Layout
 from drkit.repository.manifest import decode
 from drkit.repository.objects import unseal
+from drkit.repository.repository import read_manifest
 from drkit.storage.memory import MemoryStorage
 from tests.builders import Keys, World, copy_of, replace_object
 from tests.chains import read_files
 from tests.vectors.columns import Refused
 from tests.vectors.evidence import read_evidence
+from tests.vectors.fingerprints import read_fingerprint
 from tests.vectors.make import digests, make
 from tests.vectors.reader import Reader, read_key_file
 
@@ -120,6 +124,21 @@ def test_the_second_reader_reads_wal(vectors: Vectors) -> None:
         assert hashlib.sha256(content).hexdigest() == digest
     day = next(n for n in reader.objects if "/wal-days/" in n).rpartition("/")[2]
     assert reader.wal_day(day).hex() in expected["deks"].values()
+
+
+def test_both_read_the_fingerprints(vectors: Vectors) -> None:
+    storage, expected = vectors.storage(), vectors.expected
+    repository, reader = vectors.repository(storage), vectors.reader(storage)
+    points = {}
+    for label in expected["live"]:
+        head = read_manifest(repository, repository.find(label).manifest).head
+        found = fingerprint_of(repository, head)
+        second = read_fingerprint(reader, label)
+        assert (found is None) == (second is None)
+        if found is not None and second is not None:
+            assert json.loads(dump_fingerprint(found)) == second
+            points[label] = second["restore_point"]
+    assert points == expected["fingerprints"]
 
 
 def test_both_read_the_evidence(vectors: Vectors) -> None:

@@ -1,0 +1,1 @@
+"""Drills: disasters that are played, each a small module with its NAME and `aim`."""

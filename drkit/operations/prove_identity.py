@@ -1,0 +1,152 @@
+"""Proving that the server that answers is the one that was restored and started."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from drkit.errors import DrkitError
+from drkit.operations.proving import Finding, failed, passed
+from drkit.postgres.connection import query
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from drkit.operations.proving import Run, Subject
+    from drkit.postgres.connection import Connection
+
+_ANSWER = """
+    SELECT system_identifier::text,
+        CASE WHEN NOT pg_is_in_recovery()
+            THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END,
+        current_setting('data_directory'),
+        string_to_array(current_setting('unix_socket_directories'), ','),
+        pg_postmaster_start_time(), pg_backend_pid()
+    FROM pg_control_system()
+"""
+_START_SLACK = 2.0  # seconds; the file has whole ones
+
+
+class _Answer(NamedTuple):
+    system_identifier: str
+    timeline: str | None
+    data_directory: str
+    sockets: list[str]
+    started: datetime
+    backend: int
+
+
+def check_identity(run: Run) -> Finding:
+    """Check who answers: by what it says, by its process, and by the files it reads."""
+    subject = run.subject
+    with run.session() as connection:
+        answer = _Answer(*query(connection, _ANSWER)[0])
+        wrong = [
+            *_wrong_cluster(subject, answer),
+            *_wrong_place(subject, answer),
+            *_wrong_process(subject, answer),
+        ]
+        if not wrong:
+            wrong += _wrong_files(subject, connection)
+    if wrong:
+        return failed(wrong)
+    detail = (
+        f"system identifier {answer.system_identifier}, timeline {subject.timeline}, "
+        f"process {subject.server.pid} in {subject.data_directory}"
+    )
+    return passed(detail, compared=8)
+
+
+def _wrong_cluster(subject: Subject, answer: _Answer) -> list[str]:
+    wrong = []
+    if answer.system_identifier != subject.system_identifier:
+        wrong.append(
+            f"system identifier {answer.system_identifier} answers, and "
+            f"{subject.system_identifier} was restored"
+        )
+    if answer.timeline is None:
+        wrong.append("the server is still in recovery")
+    elif int(answer.timeline, 16) != subject.timeline:
+        wrong.append(
+            f"timeline {int(answer.timeline, 16)} answers, and recovery ended on "
+            f"{subject.timeline}"
+        )
+    return wrong
+
+
+def _wrong_place(subject: Subject, answer: _Answer) -> list[str]:
+    wrong = []
+    if os.path.realpath(answer.data_directory) != os.path.realpath(
+        subject.data_directory
+    ):
+        wrong.append(
+            f"the data directory {answer.data_directory} answers, and "
+            f"{subject.data_directory} was restored"
+        )
+    sockets = {os.path.realpath(path.strip(' "')) for path in answer.sockets}
+    if sockets != {os.path.realpath(subject.server.directory)}:
+        wrong.append(
+            f"the server listens in {', '.join(answer.sockets) or 'no directory'}, "
+            f"not in {subject.server.directory} alone"
+        )
+    return wrong
+
+
+def _wrong_process(subject: Subject, answer: _Answer) -> list[str]:
+    """Hold the session's process against the one that was started."""
+    if not subject.server.running:
+        return ["the server that was started does not run any more"]
+    wrong, pid = [], subject.server.pid
+    parent = _parent(answer.backend)
+    if parent != pid:
+        wrong.append(f"process {parent} answers, and {pid} was started")
+    owner, started = _postmaster(subject.data_directory)
+    if owner != pid:
+        wrong.append(f"{subject.data_directory} is process {owner}'s, not {pid}'s")
+    if abs(answer.started.timestamp() - started) > _START_SLACK:
+        wrong.append(
+            f"a server answers that was started at {answer.started:%Y-%m-%d %H:%M:%S%z}"
+        )
+    return wrong
+
+
+def _postmaster(data_directory: str) -> tuple[int, int]:
+    """Return whose a data directory is, and since when, in seconds since 1970.
+
+    Raises:
+        DrkitError: its `postmaster.pid` says no such thing.
+    """
+    path = Path(data_directory, "postmaster.pid")
+    try:
+        lines = path.read_text().splitlines()
+        return int(lines[0]), int(lines[2])
+    except (ValueError, IndexError):
+        raise DrkitError(f"{path} is not as a server writes it") from None
+
+
+def _wrong_files(subject: Subject, connection: Connection) -> list[str]:
+    """Put a secret into the restored directory, and let the server read it."""
+    name, nonce = f"drkit.{secrets.token_hex(8)}", secrets.token_hex(16)
+    path = Path(subject.data_directory, name)
+    with path.open("x") as file:  # follows no link
+        os.fchmod(file.fileno(), 0o644)
+        file.write(nonce)
+    try:
+        read = query(connection, "SELECT pg_read_file(%s, 0, 64, true)", (name,))
+    finally:
+        path.unlink()
+    if read == [(nonce,)]:
+        return []
+    return [f"the server does not read the files in {subject.data_directory}"]
+
+
+def _parent(pid: int) -> int | None:
+    """Return a process's parent; None for one that is not on this machine."""
+    with contextlib.suppress(OSError):
+        # behind the program's name, which may hold spaces and parentheses
+        status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2]
+        return int(status.split()[1])
+    return None

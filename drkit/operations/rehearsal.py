@@ -1,0 +1,521 @@
+"""One rehearsed recovery: restore, replay, prove, clear away, and write the evidence.
+
+A verification and a drill are the same run with another beginning: a verification
+chooses a backup and a moment, a drill plays a disaster and decides as a person would.
+Nothing of production's is written to but its chain of evidence and its log.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import random
+import shutil
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from drkit import __version__
+from drkit.errors import DrkitError, Interrupted, NotFound, NotProven
+from drkit.model.evidence import (
+    Actor,
+    Check,
+    CheckState,
+    Cleanup,
+    Forecast,
+    Measure,
+    Outcome,
+    Record,
+    RecordKind,
+    Restored,
+)
+from drkit.model.log import Proven
+from drkit.model.manifest import CONTROL_FILE
+from drkit.model.recovery import RecoveryTarget, TargetKind
+from drkit.model.verification import CheckName
+from drkit.operations.forecasting import outlook_of_plan
+from drkit.operations.heartbeat import check_beat, measure_rpo, read_beat
+from drkit.operations.limited import Limited
+from drkit.operations.prove import Subject, prove
+from drkit.operations.restore import RestoreRequest, execute_restore, plan_restore
+from drkit.operations.scratch import scratch_instance, sweep_left_overs
+from drkit.operations.stopwatch import UNTIL_READY, Stopwatch
+from drkit.postgres.connection import query
+from drkit.postgres.control import read_control
+from drkit.postgres.target_directory import Owner
+from drkit.repository.chain import lineage
+from drkit.repository.evidence import append
+from drkit.repository.fingerprint import fingerprint_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from datetime import datetime, timedelta
+
+    from drkit.model.backup import BackupSummary
+    from drkit.model.fingerprint import Fingerprint
+    from drkit.model.objectives import Objectives
+    from drkit.model.verification import VerificationRules
+    from drkit.operations.restore import RestorePlan
+    from drkit.operations.scratch import LeftOver, Recovered, Scratch, ScratchOptions
+    from drkit.postgres.process import Account
+    from drkit.protocols import Progress
+    from drkit.repository.evidence import Place
+    from drkit.repository.repository import Repository
+
+READY = "ready"
+CHECKS = "checks"
+MISSED_EXIT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where and by which rules a recovery is rehearsed.
+
+    Attributes:
+        overlay: returns the repository as it would be with some objects gone, and
+            others damaged; it can only be read.
+        scratch: by major version, where scratch instances run, and as whom.
+        database: the one that the policy's URL names.
+        configuration: SHA-256 of the policy file.
+    """
+
+    repository: Repository
+    overlay: Callable[[Collection[str], Collection[str]], Repository]
+    scratch: Callable[[int], ScratchOptions]
+    restore_command: str
+    rules: VerificationRules
+    objectives: Objectives
+    jobs: int
+    database: str
+    heartbeat_database: str
+    heartbeat_every: timedelta | None
+    configuration: str
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """What to restore, and from what.
+
+    Attributes:
+        label: None lets the target choose.
+        chosen: how it was come by, for the record.
+        disaster: the moment at which data would have been lost; None: the age of what
+            comes back means nothing here.
+        proofs: what this aim promises of the recovered cluster, beside the checks.
+    """
+
+    repository: Repository
+    label: str | None
+    target: RecoveryTarget
+    chosen: str
+    disaster: datetime | None
+    proofs: Callable[[Scratch, Recovered], tuple[Check, ...]] | None = None
+
+
+class Task(NamedTuple):
+    """What is rehearsed.
+
+    Attributes:
+        aim: finds out what to restore; a drill times its phases `detect` and `decide`
+            while it does.
+    """
+
+    kind: RecordKind
+    scenario: str
+    aim: Callable[[Stage], Aim]
+
+
+class Rehearsed(NamedTuple):
+    """How it ended.
+
+    Attributes:
+        error: what kept it from being carried through.
+        left_overs: of runs that died; they were removed first.
+    """
+
+    record: Record
+    place: Place
+    error: DrkitError | None
+    left_overs: tuple[LeftOver, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0 if all objectives are met, 3 if one was missed, else the failure's own."""
+        if self.record.outcome is Outcome.MET:
+            return 0
+        if self.record.outcome is Outcome.MISSED:
+            return MISSED_EXIT
+        return (self.error or NotProven("")).exit_code
+
+
+class Stage:
+    """What a run has to work with while it looks for its aim.
+
+    Attributes:
+        random: seeded; the seed is in the record.
+        notes: for the record, each a sentence.
+    """
+
+    def __init__(
+        self, site: Site, scratch: Scratch, owner: Owner | None, progress: Limited
+    ) -> None:
+        self.site = site
+        self.owner = owner
+        self.repository = site.repository
+        self.scratch = scratch
+        self.progress = progress
+        self.seed = random.SystemRandom().getrandbits(32)
+        self.random = random.Random(self.seed)  # noqa: S311 - not for secrets
+        self.notes = [f"random choices are from seed {self.seed}"]
+        self.watch = Stopwatch(site.repository.clock, progress)
+
+    def plan(self, aim: Aim) -> RestorePlan:
+        """Plan a restore into the scratch instance.
+
+        Raises:
+            DrkitError: as `plan_restore` does; NoSpace where the limits forbid it.
+        """
+        site, scratch = self.site, self.scratch
+        request = RestoreRequest(
+            label=aim.label,
+            target=aim.target,
+            to=scratch.data_directory,
+            tablespaces={},
+            tablespaces_in=os.path.dirname(scratch.tablespace_place(0)),
+            jobs=site.jobs,
+            restore_command=site.restore_command,
+            owner=self.owner,
+        )
+        plan = plan_restore(aim.repository, request)
+        scratch.check_room(plan.write_bytes)
+        return plan
+
+    def fetch(self, aim: Aim, plan: RestorePlan) -> None:
+        """Fill the scratch instance's data directory.
+
+        Raises:
+            Corrupt, StorageError, NoSpace: as `execute_restore` does.
+        """
+        execute_restore(aim.repository, plan, self.progress)
+
+    def refusal(self, aim: Aim) -> DrkitError | None:
+        """Say why a restore can't even be planned; None if it can."""
+        try:
+            self.plan(aim)
+        except DrkitError as error:
+            self.notes.append(f"passed over: {error.message}")
+            return error
+        return None
+
+    def empty(self) -> None:
+        """Remove what an attempt to restore has left in the scratch instance."""
+        scratch = self.scratch
+        tablespaces = os.path.dirname(scratch.tablespace_place(0))
+        for place in (scratch.data_directory, tablespaces):
+            if os.path.lexists(place):
+                shutil.rmtree(place)
+
+
+def rehearse(site: Site, task: Task, progress: Progress) -> Rehearsed:
+    """Rehearse a recovery and write its record, whatever came of it.
+
+    Raises:
+        NotFound: there is no backup, or no server of its version to run.
+        Corrupt, KeyUnavailable: the chain of evidence can't be gone on with.
+        Interrupted: a signal came; there is no record then, and nothing is left behind.
+    """
+    newest = _newest(site.repository)
+    options = site.scratch(newest.server_version // 10000)
+    left = tuple(sweep_left_overs(options.directory))
+    for one in left:
+        progress.warning(
+            f"removed {one.path}, which a run that died on {one.since:%Y-%m-%d %H:%M} "
+            "left behind",
+            path=one.path,
+            bytes=one.bytes,
+        )
+    run = _Run(site, task, progress, version=str(options.binaries.major))
+    with scratch_instance(options, site.repository.clock) as scratch:
+        run.carry_out(scratch, _owner(options.account))
+    run.cleanup = scratch.cleanup
+    place, record = run.write_evidence()
+    return Rehearsed(record, place, run.error, left)
+
+
+@dataclass(slots=True)
+class _Run:
+    """What one run has found so far."""
+
+    site: Site
+    task: Task
+    progress: Progress
+    version: str
+    error: DrkitError | None = None
+    stage: Stage | None = None
+    aim: Aim | None = None
+    restored: Restored | None = None
+    rto: Measure | None = None
+    rpo: Measure | None = None
+    forecast: Forecast | None = None
+    cleanup: Cleanup | None = None
+    checks: list[Check] = field(default_factory=list)
+    deviations: list[str] = field(default_factory=list)
+
+    def carry_out(self, scratch: Scratch, owner: Owner | None) -> None:
+        """Restore and prove; a failure is kept for the record."""
+        limit = self.site.rules.time_limit.total_seconds()
+        clock = self.site.repository.clock
+        progress = Limited(self.progress, clock, limit)
+        self.stage = Stage(self.site, scratch, owner, progress)
+        try:
+            self._recover(self.stage, scratch, progress)
+        except Interrupted:
+            raise
+        except DrkitError as error:
+            self.error = error
+        self.deviations += scratch.deviations
+
+    def _recover(self, stage: Stage, scratch: Scratch, progress: Limited) -> None:
+        watch = stage.watch
+        aim = self.aim = self.task.aim(stage)
+        with watch.phase("plan"):
+            plan = stage.plan(aim)
+        self.forecast = self._forecast(plan)
+        with watch.phase("fetch"):
+            stage.fetch(aim, plan)
+        self.restored = _restored(aim.repository, plan, None)
+        begin, since = watch.elapsed(), stage.repository.clock.now()
+        progress.phase("recover")
+        recovered = scratch.recover(progress.left())
+        watch.recovery(begin, since, recovered)
+        self.restored = _restored(aim.repository, plan, recovered)
+        with watch.phase(READY):
+            self.version = _write_something(scratch)
+        ready = watch.elapsed()
+        with watch.phase(CHECKS):
+            self._prove(aim, plan, scratch, recovered, progress)
+        self._measure_rto(ready, watch.seconds((CHECKS,)))
+
+    def _prove(
+        self,
+        aim: Aim,
+        plan: RestorePlan,
+        scratch: Scratch,
+        recovered: Recovered,
+        progress: Limited,
+    ) -> None:
+        head = plan.page_map.head
+        if self._latest():
+            self.checks.append(_wal(plan))
+        expected, at_it = self._expected(aim, plan)
+        subject = Subject(
+            server=scratch.server,
+            data_directory=scratch.data_directory,
+            connect=lambda name: scratch.connect(name or ""),
+            database=self.site.database,
+            system_identifier=head.server.system_identifier,
+            timeline=_timeline(scratch),
+            segment_blocks=head.server.relation_segment_size,
+            checksums=head.server.data_checksums,
+        )
+        clock = self.site.repository.clock
+        deadline = clock.monotonic() + progress.left()
+        proof = prove(
+            subject,
+            self.site.rules,
+            expected,
+            clock,
+            progress,
+            deadline,
+            at_fingerprint=at_it,
+        )
+        self.checks += proof.checks
+        self.deviations += proof.deviations
+        if aim.proofs is not None:
+            self.checks += aim.proofs(scratch, recovered)
+        if aim.disaster is not None:
+            self._measure_rpo(aim.disaster, scratch, recovered)
+
+    def _expected(self, aim: Aim, plan: RestorePlan) -> tuple[Fingerprint | str, bool]:
+        """Return the backup's fingerprint, and whether recovery stops just there."""
+        try:
+            found = fingerprint_of(aim.repository, plan.page_map.head)
+        except DrkitError as error:
+            return error.message, False
+        if found is None:
+            return "no fingerprint was taken with this backup", False
+        target = aim.target
+        at_it = target.kind is TargetKind.NAME and target.name == found.restore_point
+        return found, at_it
+
+    def _measure_rto(self, ready: float, checks: float) -> None:
+        watch = self.stage.watch if self.stage else None
+        assert watch is not None
+        spent = watch.seconds((*UNTIL_READY, READY))
+        target = self.site.objectives.rto
+        counts = self.task.kind is RecordKind.DRILL or self._latest()
+        self.rto = Measure(
+            target.total_seconds() if target and counts else None,
+            spent,
+            f"from the loss to a server that takes writes, {ready:.1f} s after the "
+            f"start; the checks behind it took {checks:.1f} s more. What people take "
+            "to notice and to decide is not in it",
+        )
+
+    def _measure_rpo(
+        self, disaster: datetime, scratch: Scratch, recovered: Recovered
+    ) -> None:
+        with closing(scratch.connect(self.site.heartbeat_database)) as connection:
+            beat = read_beat(connection)
+        target = self.site.objectives.rpo
+        every = self.site.heartbeat_every
+        self.rpo = measure_rpo(
+            beat,
+            recovered.reached_time,
+            disaster,
+            target.total_seconds() if target else None,
+            every,
+        )
+        if CheckName.HEARTBEAT in self.site.rules.checks:
+            check = check_beat(beat, disaster, every, recovered.reached_time)
+            self.checks.append(check)
+            if check.state is CheckState.NOT_DONE:
+                self.deviations.append(f"{check.name} was not checked: {check.detail}")
+
+    def _latest(self) -> bool:
+        return self.aim is not None and self.aim.target.kind is TargetKind.LATEST
+
+    def _forecast(self, plan: RestorePlan) -> Forecast | None:
+        found = outlook_of_plan(self.site.repository, plan)
+        return None if found is None else found.forecast
+
+    def _outcome(self) -> Outcome:
+        cleaned = self.cleanup is not None and self.cleanup.proven
+        accepted = self.site.rules.accepts(self.checks)
+        if self.error is not None or not (accepted and cleaned):
+            return Outcome.FAILED
+        missed = any(one is not None and one.missed for one in (self.rto, self.rpo))
+        return Outcome.MISSED if missed else Outcome.MET
+
+    def write_evidence(self) -> tuple[Place, Record]:
+        """Sign the record, and mark the backup as proven if all checks passed."""
+        repository, finished = self.site.repository, self.site.repository.clock.now()
+        made: list[Record] = []
+
+        def build(sequence: int, previous: str) -> Record:
+            made.append(self._record(sequence, previous, finished))
+            return made[-1]
+
+        place = append(repository, build)
+        record = made[-1]
+        if record.outcome is not Outcome.FAILED and record.restored is not None:
+            label = record.restored.label
+            repository.log.append(lambda _: Proven(label, finished, place.digest))
+        return place, record
+
+    def _record(self, sequence: int, previous: str, finished: datetime) -> Record:
+        stage, opened = self.stage, self.site.repository.log.state.opened
+        assert stage is not None
+        assert opened is not None
+        return Record(
+            kind=self.task.kind,
+            sequence=sequence,
+            previous=previous,
+            cluster=self.site.repository.layout.cluster,
+            system_identifier=opened.system_identifier,
+            started=stage.watch.began,
+            finished=finished,
+            outcome=self._outcome(),
+            scenario=self.task.scenario,
+            chosen=self.aim.chosen if self.aim else "",
+            restored=self.restored,
+            actor=self._actor(),
+            phases=tuple(stage.watch.phases),
+            rto=self.rto,
+            rpo=self.rpo,
+            checks=tuple(self.checks),
+            deviations=tuple(self.deviations),
+            forecast=self.forecast,
+            cleanup=self.cleanup,
+            failure="" if self.error is None else _told(self.error),
+            notes=tuple(stage.notes),
+        )
+
+    def _actor(self) -> Actor:
+        return Actor(
+            drkit=__version__,
+            python=platform.python_version(),
+            postgresql=self.version,
+            host=self.site.host,
+            system=f"{platform.system()} {platform.release()}",
+            configuration=self.site.configuration,
+        )
+
+
+def _newest(repository: Repository) -> BackupSummary:
+    commits = repository.backups()
+    if not commits:
+        cluster = repository.layout.cluster
+        raise NotFound(
+            f"{cluster} has no backup to restore",
+            hint=f"take one: drkit backup {cluster}",
+        )
+    return commits[-1].backup
+
+
+def _restored(
+    repository: Repository, plan: RestorePlan, recovered: Recovered | None
+) -> Restored:
+    layers, backup = plan.page_map.layers, plan.backup
+    commits = lineage(repository.log.state, plan.choice.commit)
+    return Restored(
+        label=backup.label,
+        chain=tuple(layer.head.label for layer in layers),
+        manifests=tuple(one.manifest.sha256 for one in commits),
+        key_ids=tuple(layer.head.dek_id for layer in layers),
+        start_lsn=str(backup.start_lsn),
+        stop_lsn=str(backup.stop_lsn),
+        target=str(plan.request.target),
+        reached_lsn=recovered.reached_lsn if recovered else None,
+        reached_time=recovered.reached_time if recovered else None,
+        timeline=recovered.timeline if recovered else None,
+        wal_segments=recovered.wal_segments if recovered else 0,
+        bytes=plan.write_bytes,
+        fetched_bytes=plan.fetch_bytes,
+    )
+
+
+def _wal(plan: RestorePlan) -> Check:
+    """Look whether all archived WAL was replayed: a hole in it hides the rest."""
+    reached, size = plan.choice.reach, plan.backup.wal_segment_size
+    count = len(reached.segments)
+    if not reached.gap:
+        detail = f"{count} segments behind {plan.backup.label}, without a hole"
+        return Check("wal", CheckState.PASSED, detail, 0.0, count)
+    missing = reached.missing.name(size)
+    detail = f"segment {missing} is missing or damaged; what was archived behind it "
+    detail += f"can't be had: recovery ends at {reached.end}"
+    return Check("wal", CheckState.FAILED, detail, 0.0, count)
+
+
+def _write_something(scratch: Scratch) -> str:
+    """Commit a transaction, or the server is not ready; return its version."""
+    asked = "SELECT pg_current_xact_id(), current_setting('server_version')"
+    with closing(scratch.connect()) as connection:
+        return str(query(connection, asked)[0][1])
+
+
+def _owner(account: Account) -> Owner | None:
+    """Return to whom root gives the restored files; None: they stay the caller's."""
+    return Owner(account.uid, account.gid) if os.geteuid() == 0 else None
+
+
+def _timeline(scratch: Scratch) -> int:
+    """Return the timeline that the promotion began."""
+    path = os.path.join(scratch.data_directory, os.fsdecode(CONTROL_FILE))
+    return read_control(path)[0].timeline
+
+
+def _told(error: DrkitError) -> str:
+    return f"{error.message} ({error.hint})" if error.hint else error.message

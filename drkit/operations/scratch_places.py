@@ -1,0 +1,305 @@
+"""Private directories of runs, and what is left of runs that are dead.
+
+A run that makes `scratch-X` holds a lock on `scratch-X.json` beside it, which the
+kernel lets go when the run ends, however it ends. The file is there before the
+directory and is removed after it, so nothing is ever left without its mark.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import stat
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from drkit.errors import DrkitError, StorageError
+from drkit.model.evidence import Cleanup
+from drkit.postgres import process
+from drkit.postgres.running import processes_below, server_processes_below
+from drkit.rights import run_as_owner, user_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from drkit.postgres.process import Account
+    from drkit.protocols import Clock
+
+_NAME = re.compile(r"scratch-[0-9a-f]{8}")
+_MARK = ".json"
+_PATIENCE = 5.0  # seconds for a server to end by itself
+_POLL = 0.02
+_REMOVALS = 3  # a command that a server started may still write for a moment
+
+
+class LeftOver(NamedTuple):
+    """What a dead run had left, and is removed now.
+
+    Attributes:
+        bytes: on disk.
+        pid: of the run.
+        since: when it had begun.
+    """
+
+    path: str
+    bytes: int
+    pid: int
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ScratchPlace:
+    """A private directory with its mark, whose lock `descriptor` holds."""
+
+    directory: str
+    descriptor: int
+
+    @property
+    def mark(self) -> str:
+        """The mark's path."""
+        return self.directory + _MARK
+
+    def remove(self) -> Cleanup:
+        """Remove the directory and its mark; tell what was there and what is left.
+
+        Never raises for what can't be removed: `proven` is False then, and the mark
+        stays, so that the next sweep goes on.
+        """
+        count = disk_usage(self.directory)
+        problem = ""
+        try:
+            end_servers(self.directory)
+            remove_tree(self.directory)
+        except (OSError, DrkitError) as error:
+            problem = str(error)
+        if not os.path.lexists(self.directory):
+            _unlink(self.mark)
+        os.close(self.descriptor)
+        problem = problem or what_is_left(self.directory)
+        detail = problem or "no file, server process or mount of it is left"
+        return Cleanup(self.directory, count, proven=not problem, detail=detail)
+
+
+def make_place(parent: str, account: Account, clock: Clock) -> ScratchPlace:
+    """Make a private directory in `parent`, which is made if need be.
+
+    Raises:
+        StorageError: it can't be made, or `account` can't get there.
+    """
+    try:
+        _make_parent(parent, account)
+        directory = os.path.join(parent, f"scratch-{secrets.token_hex(4)}")
+        descriptor = _new_mark(directory + _MARK, clock)
+        os.mkdir(directory, 0o700)
+        if account.uid != os.geteuid():
+            os.chown(directory, account.uid, account.gid)
+    except OSError as error:
+        raise StorageError(
+            f"can't make a scratch directory in {parent}: {error.strerror}",
+            hint=run_as_owner(parent) if isinstance(error, PermissionError) else None,
+        ) from error
+    place = ScratchPlace(directory, descriptor)
+    if not _can_enter(account, directory):
+        place.remove()
+        raise StorageError(
+            f"user {account.name}, whom the server runs as, can't get to {parent}",
+            hint="choose another scratch directory, or give every directory above it "
+            "the right to pass (chmod o+x)",
+        )
+    return place
+
+
+def sweep_left_overs(directory: str) -> list[LeftOver]:
+    """End the servers of dead runs and remove their directories.
+
+    A run that lives is left alone, and so is one of another host or another user, of
+    which nothing can be known here.
+
+    Raises:
+        StorageError: something can't be removed.
+    """
+    return [left for name in _marks(directory) if (left := _sweep(directory, name))]
+
+
+def disk_usage(directory: str) -> int:
+    """Return the bytes on disk below a directory, as far as they can be seen."""
+    total = 0
+    for parent, _, names in os.walk(directory):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(parent, name)).st_blocks * 512
+    return total
+
+
+def what_is_left(directory: str) -> str:
+    """Look for what is left of a directory that was removed; empty if nothing is."""
+    if os.path.lexists(directory):
+        return f"{directory} is still there"
+    for pid in processes_below(directory):
+        return f"process {pid} still works in {directory}"
+    with contextlib.suppress(OSError), open("/proc/self/mounts", "rb") as mounts:
+        if b" " + os.fsencode(directory) + b"/" in mounts.read():
+            return f"something is still mounted below {directory}"
+    return ""
+
+
+def end_servers(directory: str) -> None:
+    """End every server that works below a directory, and wait until all are gone.
+
+    They are asked first: one that is killed leaves its shared memory behind. Commands
+    that they have started are waited for as well, but not killed: a process of another
+    kind may be somebody's shell.
+    """
+    for asked in (signal.SIGQUIT, signal.SIGKILL):
+        for pid in server_processes_below(directory):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, asked)
+        deadline = time.monotonic() + _PATIENCE
+        while processes_below(directory):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(_POLL)
+
+
+def remove_tree(directory: str) -> None:
+    """Remove a directory; what comes into it meanwhile, too.
+
+    Raises:
+        OSError: something resists.
+    """
+    for attempt in range(_REMOVALS):
+        try:
+            shutil.rmtree(directory)
+        except FileNotFoundError:
+            if not os.path.lexists(directory):
+                return
+        except OSError:
+            if attempt == _REMOVALS - 1:
+                raise
+            time.sleep(_POLL)
+
+
+def _make_parent(parent: str, account: Account) -> None:
+    """Make the directory above; another user's server must be able to pass."""
+    made = not os.path.isdir(parent)
+    os.makedirs(parent, 0o700, exist_ok=True)
+    status = os.stat(parent)
+    shared = status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX
+    if shared or status.st_uid not in {0, os.geteuid(), account.uid}:
+        raise StorageError(
+            f"{parent} belongs to {user_name(status.st_uid)} with mode "
+            f"{stat.S_IMODE(status.st_mode):04o}: others could exchange what is in it",
+            hint="choose a scratch directory that only you, root or the server's user "
+            "can write to",
+        )
+    if made and account.uid != os.geteuid():
+        os.chmod(parent, 0o711)  # noqa: S103  it holds closed directories only
+
+
+def _new_mark(path: str, clock: Clock) -> int:
+    descriptor = os.open(
+        path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+    )
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    mark = {"host": _host(), "pid": os.getpid(), "since": clock.now().isoformat()}
+    os.write(descriptor, json.dumps(mark).encode())
+    return descriptor
+
+
+def _can_enter(account: Account, directory: str) -> bool:
+    """Ask the kernel, as that user."""
+    if account.uid == os.geteuid():
+        return True
+    identity = process.Identity(account=account)
+    probe = ["test", "-w", directory]
+    return process.run(probe, identity=identity, raising=None).returncode == 0
+
+
+def _marks(directory: str) -> list[str]:
+    with contextlib.suppress(FileNotFoundError):
+        return sorted(
+            name
+            for name in os.listdir(directory)
+            if name.endswith(_MARK) and _NAME.fullmatch(name.removesuffix(_MARK))
+        )
+    return []
+
+
+def _sweep(parent: str, name: str) -> LeftOver | None:
+    """Remove what one mark stands for, if its run is dead."""
+    path = os.path.join(parent, name.removesuffix(_MARK))
+    with _locked(path + _MARK) as descriptor:
+        if descriptor is None:
+            return None
+        mark = _read_mark(descriptor)
+        if mark is not None and mark["host"] != _host():
+            return None
+        count, there = disk_usage(path), os.path.lexists(path)
+        if there:
+            _remove_left_over(path)
+        _unlink(path + _MARK)
+        if mark is None or not there:
+            return None
+        return LeftOver(path, count, mark["pid"], datetime.fromisoformat(mark["since"]))
+
+
+@contextlib.contextmanager
+def _locked(path: str) -> Iterator[int | None]:
+    """Hold the lock of a mark; None where its run lives or belongs to another user."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        yield None
+        return
+    try:
+        status = os.fstat(descriptor)
+        own = status.st_uid == os.geteuid() and stat.S_ISREG(status.st_mode)
+        yield descriptor if own and _lock(descriptor) else None
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _read_mark(descriptor: int) -> dict[str, Any] | None:
+    """Return a mark's content; None where the run died before it had written it."""
+    try:
+        found = json.loads(os.pread(descriptor, 4096, 0))
+        datetime.fromisoformat(found["since"])
+        return {"host": str(found["host"]), "pid": int(found["pid"]), **found}
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _remove_left_over(path: str) -> None:
+    end_servers(path)
+    try:
+        remove_tree(path)
+    except OSError as error:
+        raise StorageError(
+            f"can't remove {path}, which a dead run left: {error.strerror}",
+            hint="remove it by hand; nothing uses it any more",
+        ) from error
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def _host() -> str:
+    return os.uname().nodename

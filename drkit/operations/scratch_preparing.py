@@ -1,0 +1,158 @@
+"""Making a restored data directory ready to be run as a scratch instance."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from drkit.errors import DrkitError, PostgresRefused
+from drkit.postgres import confine
+from drkit.postgres.configuration import (
+    RECOVERY_SETTINGS,
+    effective_settings,
+    quote_setting,
+    render_recovery,
+)
+from drkit.postgres.control import read_control
+from drkit.postgres.restored_configuration import (
+    installed_libraries,
+    production_settings,
+)
+from drkit.postgres.scratch_log import rejected_settings
+from drkit.postgres.scratch_settings import scratch_settings
+
+if TYPE_CHECKING:
+    from drkit.postgres.process import Account
+    from drkit.postgres.server import ThrowawayServer
+
+_HBA = "local all all trust\n"  # in a directory that is the server's user's alone
+_AUTO_CONF = "postgresql.auto.conf"
+_RECOVERY = RECOVERY_SETTINGS | {"allow_in_place_tablespaces"}
+_LEAST_DATA_LIMIT = 512 << 20
+_SEGMENTS_IN_MEMORY = 4  # of a restore_command: fetched, opened, expanded, written
+
+
+def prepare(
+    server: ThrowawayServer, directory: str, account: Account, memory: int
+) -> tuple[str, ...]:
+    """Give a server its settings and its launcher; nothing of production's is left.
+
+    Args:
+        server: not started, over a data directory that a restore has filled.
+        directory: the private one; configuration files go there.
+        account: whom the server runs as.
+        memory: bytes that it may use.
+
+    Returns:
+        What differs from production, a sentence each.
+
+    Raises:
+        DrkitError: the data directory was not restored to be recovered.
+        PostgresRefused: the server refuses its settings.
+    """
+    control = read_control(f"{server.data_directory}/global/pg_control")[0]
+    files = _Files(directory, account)
+    _neutralize(Path(server.data_directory), files)
+    restored = Path(directory, _AUTO_CONF)
+    production, missing = production_settings(server.data_directory, restored)
+    libraries = installed_libraries(server.binaries)
+    major = server.binaries.major
+    chosen = scratch_settings(production, control, major, memory, libraries)
+    server.settings = chosen.forced | {
+        "hba_file": files.write("pg_hba.conf", _HBA),
+        "ident_file": files.write("pg_ident.conf", ""),
+        "config_file": files.write("postgresql.conf", ""),
+    }
+    refused = _take_over(server, dict(chosen.taken), files)
+    server.launcher = _launcher(directory, memory, control.wal_segment_size)
+    return (*chosen.deviations, *missing, *refused, *_isolation())
+
+
+def _isolation() -> list[str]:
+    if confine.landlock_version() >= 1:
+        return []
+    told = "this kernel has no Landlock: CREATE TABLESPACE is stopped in the scratch "
+    return [f"{told}instance, but the server could write wherever its user can"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """Writes files of a private directory that the server's user can read."""
+
+    directory: str
+    account: Account
+
+    def write(self, name: str, text: str) -> str:
+        path = Path(self.directory, name)
+        path.touch(0o600)
+        if self.account.uid != os.geteuid():
+            os.chown(path, self.account.uid, self.account.gid)
+        path.write_text(text, encoding="utf-8", errors="surrogateescape")
+        return str(path)
+
+
+def _neutralize(data: Path, files: _Files) -> None:
+    """Leave nothing in the data directory's own settings but what recovery needs.
+
+    `postgresql.auto.conf` is read whatever the command line says. What stood there is
+    kept in the private directory, for whoever looks into a failure.
+    """
+    if not (data / "recovery.signal").exists():
+        raise DrkitError(f"{data} was not restored to be recovered")
+    (data / "standby.signal").unlink(missing_ok=True)  # follows without end
+    path = data / _AUTO_CONF
+    found = path.read_text(encoding="utf-8", errors="surrogateescape")
+    files.write(_AUTO_CONF, found)
+    every = effective_settings(str(path), found, lambda *_: [])
+    mine = {name: value for name, value in every.items() if name in _RECOVERY}
+    text = render_recovery(mine)
+    path.write_text(text, encoding="utf-8", errors="surrogateescape")
+
+
+def _take_over(
+    server: ThrowawayServer, taken: dict[str, str], files: _Files
+) -> list[str]:
+    """Write production's settings, but for those that this host does not know."""
+    left_out: list[str] = []
+    while True:
+        lines = [f"{name} = {quote_setting(value)}\n" for name, value in taken.items()]
+        files.write("postgresql.conf", "".join(lines))
+        refused = _refused_settings(server, taken)
+        left_out += [
+            f"{name} = {taken[name]} is unknown on this host and left out"
+            for name in refused
+        ]
+        taken = {name: taken[name] for name in taken if name not in refused}
+        if not refused:
+            return left_out
+
+
+def _refused_settings(server: ThrowawayServer, taken: dict[str, str]) -> list[str]:
+    """Ask a server, without starting it, what of its configuration file it refuses.
+
+    Raises:
+        PostgresRefused: it refuses something else.
+    """
+    asked = [f"-D{server.data_directory}", "-Cport"]
+    for name, value in server.settings.items():
+        asked += ["-c", f"{name}={value}"]
+    try:
+        server.run_tool("postgres", *asked)
+    except DrkitError as error:
+        refused = rejected_settings(error.message) & taken.keys()
+        if refused:
+            return sorted(refused)
+        raise PostgresRefused(
+            f"the scratch instance can't be configured: {error.message}",
+            hint="this is a bug of drkit; please report it",
+        ) from error
+    return []
+
+
+def _launcher(directory: str, memory: int, segment_size: int) -> tuple[str, ...]:
+    most = max(memory, _LEAST_DATA_LIMIT + _SEGMENTS_IN_MEMORY * segment_size)
+    words = (str(os.getpid()), str(most), directory)
+    return (sys.executable, "-I", "-S", confine.__file__, *words)

@@ -1,0 +1,107 @@
+"""The place of a new policy, its keys and its repository."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from drkit import wiring
+from drkit.config.compiled import compile_policy
+from drkit.config.environment import OVERRIDES
+from drkit.config.loading import parse_policy
+from drkit.config.repository_url import split_repository_url
+from drkit.config.writing import (
+    KEY_MODE,
+    POLICY_MODE,
+    already_there,
+    make_directory,
+    render_policy,
+    write_new,
+)
+from drkit.storage.local import LocalStorage
+
+if TYPE_CHECKING:
+    from drkit.config.policy import Policy
+    from drkit.model.draft import PolicyDraft
+    from drkit.protocols import Storage
+    from drkit.repository.repository import Repository
+
+
+class InitSite:
+    """The place of a new policy, its keys and its repository, for `init`.
+
+    Args:
+        policy_dir: where the policy goes; made if it is not there.
+        keys_dir: where its keys go; None for a directory of its own beside it.
+    """
+
+    def __init__(
+        self, name: str, policy_dir: str, keys_dir: str | None, secrets: wiring.Secrets
+    ) -> None:
+        folder = os.path.abspath(policy_dir)
+        self.policy_path = os.path.join(folder, f"{name}.yaml")
+        self._keys_dir = os.path.abspath(keys_dir or os.path.join(folder, "keys", name))
+        self._secrets = secrets
+
+    def key_path(self, purpose: str) -> str:
+        """Return the absolute path of a key file."""
+        return os.path.join(self._keys_dir, f"{purpose}.key")
+
+    def read_key(self, purpose: str) -> str | None:
+        """Return what a key file holds; None if there is none."""
+        path = self.key_path(purpose)
+        return self._secrets.resolve(f"file:{path}") if os.path.lexists(path) else None
+
+    def refuse_existing_policy(self) -> None:
+        """Raise PolicyError if there is a policy of that name already."""
+        if os.path.lexists(self.policy_path):
+            raise already_there(self.policy_path)
+
+    def accept(self, draft: PolicyDraft) -> None:
+        """Raise PolicyError if the draft would be no valid policy."""
+        self._parse(draft)
+
+    def create_storage(
+        self, draft: PolicyDraft, owner: tuple[int, int] | None
+    ) -> Storage:
+        """Open the repository's store; make its directory if it is one."""
+        policy = self._parse(draft)
+        scheme, path, _ = split_repository_url(policy.repository.url)
+        if scheme == "file":
+            LocalStorage.create(path, owner)
+            _give_if_empty(path, owner)
+        seconds = policy.wal.timeout.total_seconds()
+        return wiring.storage(compile_policy(policy), self._secrets, seconds)
+
+    def open_repository(
+        self, draft: PolicyDraft, storage: Storage, lineage: bytes
+    ) -> Repository:
+        """Open the repository as the draft's policy will."""
+        compiled = compile_policy(self._parse(draft))
+        return wiring.repository_in(storage, lineage, compiled, self._secrets)
+
+    def write_key(self, purpose: str, text: str, owner: tuple[int, int] | None) -> None:
+        """Create a key file that only its owner can read."""
+        make_directory(self._keys_dir, 0o700, owner)
+        write_new(self.key_path(purpose), text, KEY_MODE, owner)
+
+    def write_policy(self, draft: PolicyDraft, owner: tuple[int, int] | None) -> None:
+        """Create the policy file."""
+        make_directory(os.path.dirname(self.policy_path), 0o755, owner)
+        write_new(self.policy_path, render_policy(draft), POLICY_MODE, owner)
+
+    def _parse(self, draft: PolicyDraft) -> Policy:
+        # What the environment replaces is not what the file will say.
+        environ = {
+            name: value
+            for name, value in self._secrets.environ.items()
+            if name not in OVERRIDES
+        }
+        data = render_policy(draft).encode()
+        return parse_policy(data, self.policy_path, environ)
+
+
+def _give_if_empty(path: str, owner: tuple[int, int] | None) -> None:
+    """Give away a directory that root made for a repository and nobody has used yet."""
+    if owner is not None and os.stat(path).st_uid == 0 and not os.listdir(path):
+        os.chown(path, *owner)

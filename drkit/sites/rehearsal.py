@@ -1,0 +1,94 @@
+"""Where a policy's recoveries are rehearsed."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from drkit import wiring
+from drkit.config.compiled import compile_policy
+from drkit.config.database_url import database_of
+from drkit.errors import PolicyError
+from drkit.operations.rehearsal import Site
+from drkit.operations.scratch import ScratchOptions
+from drkit.postgres.binaries import ServerBinaries
+from drkit.postgres.process import server_account
+from drkit.repository.identity import read_lineage
+from drkit.storage.overlay import OverlayStorage
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from drkit.config.policy import Policy
+    from drkit.repository.repository import Repository
+
+_HANDED_ON = ("DRKIT_", "AWS_", "SSL_CERT_", "REQUESTS_CA_BUNDLE")
+_SCRATCH = "/var/tmp"  # noqa: S108  a private directory is made in it
+
+
+def rehearsal_site(policy: Policy, secrets: wiring.Secrets) -> Site:
+    """Return where a policy's recoveries are rehearsed.
+
+    Raises:
+        RepositoryMissing: there is no repository.
+        PolicyError: scratch instances would stand in production's own directory.
+    """
+    compiled = compile_policy(policy)
+    repository = wiring.open_repository(policy, secrets)
+    rules = policy.verification.value()
+    directory = rules.directory or os.path.join(_SCRATCH, f"drkit-{policy.name}")
+    database = database_of(policy.cluster.url)
+    _refuse_production(policy, directory)
+
+    def overlay(hidden: Collection[str], damaged: Collection[str]) -> Repository:
+        store = wiring.storage(compiled, secrets, wiring.LONG_DEADLINE.total_seconds())
+        shown = OverlayStorage(store, hidden, damaged)
+        return wiring.repository_in(shown, read_lineage(store), compiled, secrets)
+
+    def scratch(major: int) -> ScratchOptions:
+        path = secrets.environ.get("PATH", os.defpath)
+        return ScratchOptions(
+            directory=directory,
+            binaries=ServerBinaries.locate(major, path),
+            account=server_account(),
+            memory=rules.memory,
+            max_bytes=rules.max_size,
+            environment=_handed_on(secrets.environ),
+        )
+
+    return Site(
+        repository=repository,
+        overlay=overlay,
+        scratch=scratch,
+        restore_command=wiring.restore_command(policy),
+        rules=rules,
+        objectives=policy.objectives.value(),
+        jobs=rules.jobs,
+        database=database,
+        heartbeat_database=policy.heartbeat.database or database,
+        heartbeat_every=policy.heartbeat.every,
+        configuration=wiring.rules(policy).configuration,
+        host=wiring.host_name(),
+    )
+
+
+def _handed_on(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what the restore_command needs to reach keys and repository."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if name.startswith(_HANDED_ON) or name.lower().endswith("_proxy")
+    }
+
+
+def _refuse_production(policy: Policy, directory: str) -> None:
+    production = policy.cluster.data_directory
+    if production is None:
+        return
+    places = [os.path.realpath(directory), os.path.realpath(production)]
+    if os.path.commonpath(places) == places[1]:
+        raise PolicyError(
+            f"verification.directory {directory} lies in the cluster's own data "
+            "directory",
+            hint="name a directory elsewhere, best on another disk",
+        )
