@@ -59,7 +59,9 @@ class Drkit:
         path = Path(policies, "bench.yaml")
         policy = yaml.safe_load(path.read_text())
         policy.setdefault("backup", {})["compression_level"] = self.site.level
-        policy.setdefault("verification", {})["fingerprint"] = self.fingerprint
+        verification = policy.setdefault("verification", {})
+        verification["fingerprint"] = self.fingerprint
+        verification["directory"] = f"{self.site.work}/scratch"
         path.write_text(yaml.safe_dump(policy))
         # the first command of the kind reads the policy and caches what it says
         absent = self._command("wal", "get", "--policy", "bench", _ABSENT, "absent")
@@ -77,6 +79,10 @@ class Drkit:
     def restore(self, target: str, label: str = "latest") -> Sequence[str]:
         jobs = ("--jobs", str(self.site.jobs))
         return self._command("restore", "bench", label, "--to", target, *jobs)
+
+    def verification(self) -> Sequence[str]:
+        """Return the command that restores the newest backup and proves it."""
+        return self._command("verify", "bench", "latest", "--depth", "restore")
 
     def info(self) -> Sequence[str]:
         """Return the command that lists the backups as JSON."""
