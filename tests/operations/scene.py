@@ -121,6 +121,22 @@ def drkit(protected: Protected, *arguments: str | Path) -> Said:
     return Said(code, out.getvalue(), err.getvalue())
 
 
+def scratch_directory(protected: Protected) -> Path:
+    return protected.home.parent / f"{protected.home.name}-scratch"
+
+
+def rehearsing(protected: Protected) -> Protected:
+    """Give a cluster's policy a place for scratch instances, and objectives."""
+    place = str(scratch_directory(protected))
+
+    def change(policy: dict[str, Any]) -> None:
+        policy["verification"] = {"directory": place, "time_limit": "5 minutes"}
+        policy["objectives"] = {"rto": "10 minutes", "rpo": "1 hour"}
+
+    protected.change_policy(change)
+    return protected
+
+
 def restore(protected: Protected, to: Path, *options: str | Path) -> Said:
     """Run `drkit restore`, which must succeed."""
     said = drkit(protected, "restore", NAME, *options, "--to", to)

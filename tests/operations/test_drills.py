@@ -16,7 +16,7 @@ from drkit.operations.drills.registry import SCENARIOS, next_scenario
 from drkit.repository.evidence import read_all
 from tests import evidence
 from tests.cli.test_json_output import agree
-from tests.operations.scene import drkit
+from tests.operations.scene import drkit, rehearsing, scratch_directory
 from tests.protect import NAME
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.protect import Protected
 
 RECOVERY = ["plan", "fetch", "start", "replay", "promote", "ready", "checks"]
-BOUNDS = (15, 18)
+BOUNDS = (pytest.param(15, marks=pytest.mark.long), 18)
 
 
 class Kept(NamedTuple):
@@ -47,22 +47,11 @@ class Kept(NamedTuple):
         return cls(stored, {str(path.relative_to(data)) for path in data.glob("*")})
 
 
-def scratch_directory(protected: Protected) -> Path:
-    return protected.home.parent / f"{protected.home.name}-scratch"
-
-
 @pytest.fixture(scope="module", params=BOUNDS)
 def protected(scene: Scene, request: pytest.FixtureRequest) -> Protected:
     """A cluster with two backups, a few commits behind each, and a heartbeat."""
-    made = scene.protect(request.param)
-    place = scratch_directory(made)
-    scene.directories.append(place)
-
-    def change(policy: dict[str, Any]) -> None:
-        policy["verification"] = {"directory": str(place), "time_limit": "5 minutes"}
-        policy["objectives"] = {"rto": "10 minutes", "rpo": "1 hour"}
-
-    made.change_policy(change)
+    made = rehearsing(scene.protect(request.param))
+    scene.directories.append(scratch_directory(made))
     cluster = made.cluster
     cluster.sql("CREATE TABLE t AS SELECT generate_series(1, 1000) AS i")
     made.json("heartbeat", NAME, "--create")
@@ -262,7 +251,7 @@ def test_every_scenario_gets_its_turn() -> None:
 def test_without_a_backup_there_is_nothing_to_rehearse(
     make_protected: Callable[..., Protected], words: tuple[str, ...]
 ) -> None:
-    protected = make_protected(18)
+    protected = rehearsing(make_protected(18))
     said = drkit(protected, *words, NAME)
     assert said.code == 14
     assert "take one: drkit backup" in said.err
@@ -271,7 +260,7 @@ def test_without_a_backup_there_is_nothing_to_rehearse(
 def test_a_lost_segment_is_found_at_its_check(
     make_protected: Callable[..., Protected],
 ) -> None:
-    protected = make_protected(18)
+    protected = rehearsing(make_protected(18))
     protected.backup()
     names = []
     for number in range(4):
@@ -290,7 +279,7 @@ def test_a_lost_segment_is_found_at_its_check(
 def test_one_damaged_backup_alone_can_not_be_fallen_back_from(
     make_protected: Callable[..., Protected],
 ) -> None:
-    protected = make_protected(18)
+    protected = rehearsing(make_protected(18))
     protected.backup()
     record = run_anywhere(
         protected, "drill", "run", NAME, "--scenario", "corruption", code=14
@@ -310,6 +299,8 @@ def run_anywhere(protected: Protected, *words: str, code: int | None = 28) -> Re
 def test_there_is_no_such_scenario(
     make_protected: Callable[..., Protected],
 ) -> None:
-    said = drkit(make_protected(18), "drill", "run", NAME, "--scenario", "flood")
+    said = drkit(
+        rehearsing(make_protected(18)), "drill", "run", NAME, "--scenario", "flood"
+    )
     assert said.code == 2
     assert "host-loss" in said.err

@@ -26,7 +26,7 @@ from drkit.operations.heartbeat import (
 from drkit.postgres.connection import connect
 from drkit.postgres.heartbeat import Beat
 from tests.operations.backup_tools import Listener
-from tests.operations.scene import backup, drkit, restore
+from tests.operations.scene import backup, drkit, rehearsing, restore
 from tests.operations.test_backup_standby import make_pair, point_at
 from tests.protect import NAME
 
@@ -297,7 +297,7 @@ def drilled(protected: Protected) -> tuple[int, dict[str, Any], dict[str, Any]]:
 
 
 def test_a_drill_tells_fresh_stopped_and_absent_heartbeats(scene: Scene) -> None:
-    protected = scene.protect(18)
+    protected = rehearsing(scene.protect(18))
     cluster, place = protected.cluster, str(scene.directory())
     rules = {"directory": place, "checks": ["write", "heartbeat"], "fingerprint": "off"}
     protected.change_policy(lambda policy: policy.update(verification=rules))

@@ -173,7 +173,9 @@ def plain(scene: Scene, newest_version: int) -> Protected:
 @pytest.mark.parametrize(
     ("options", "code"),
     [
-        (["--depth", "restore"], 2),
+        (["--depth", "restore", "--sample", "1/7"], 2),
+        (["--depth", "restore", "--resume"], 2),
+        (["19990101", "--depth", "restore"], 14),
         (["--depth", "objects", "--sample", "1/7"], 2),
         (["--depth", "objects", "--resume"], 2),
         (["--sample", "8/7"], 2),
