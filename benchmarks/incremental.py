@@ -10,8 +10,6 @@ checkpoint, the start and the stop of a backup is measured as `server`. See READ
 
 from __future__ import annotations
 
-import argparse
-import compileall
 import json
 import os
 import shutil
@@ -19,24 +17,21 @@ import statistics
 import sys
 import time
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from cluster import Cluster, Plan, archive_with, relation_sizes, session, version_of
-from compare import size_of, work_directory
+import frame
+from cluster import archive_with, relation_sizes, session
+from frame import OneCluster, say
 from measuring import measure
 from peers import Drkit, PgBackRest
 from selection import find_pgbackrest
-from tool import Site
 
-import drkit
 from drkit.errors import DrkitError
-from drkit.postgres import process
-from drkit.postgres.binaries import ServerBinaries
 from drkit.postgres.connection import connect, query
 from drkit.postgres.session import BackupSession
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Sequence
 
     from measuring import Sample
@@ -58,41 +53,19 @@ class Measured(NamedTuple):
     stored_bytes: int
 
 
-class Benchmark:
+class Benchmark(OneCluster):
     """One cluster, the tools that back it up, and what they took."""
 
     def __init__(self, options: argparse.Namespace, work: str, account: Account):
-        self.options = options
-        self.work = work
-        self.account = account
+        super().__init__(options, work, account, logged=True)
         self.samples: list[Measured] = []
-        binaries = (
-            ServerBinaries.at(options.postgres_bin)
-            if options.postgres_bin
-            else (ServerBinaries.locate(options.major))
-        )
-        self.binaries = binaries
-        self.cluster = Cluster(f"{work}/cluster", account)
-        plan = Plan(options.size, binaries.major, 0, logged=True)
-        if self.cluster.built_from() != plan:
-            _say(f"building a cluster of PostgreSQL {binaries.major} in {work}")
-            self.cluster.build(plan, binaries)
 
     def run(self) -> None:
         """Measure what was asked for."""
-        # the server's user may not be allowed to keep compiled modules there
-        compileall.compile_dir(os.path.dirname(drkit.__file__), quiet=2)
-        identity = process.drop_to(
-            self.account, reach=(sys.executable, os.__file__, self.work)
-        )
         options = self.options
         on = "on" if options.summaries else "off"
         settings = {"summarize_wal": on} if self.binaries.major >= 17 else {}
-        with self.cluster.server(self.binaries, settings) as server:
-            server.start()
-            self.site = Site(self.work, server, identity, options.jobs, options.level)
-            for name in ("logs", "home"):
-                self.site.fresh(name)
+        with self.served(settings, options.level) as self.site:
             self.tools = self._tools()
             self._prepare()
             self._take("full", lambda tool: tool.backup())
@@ -100,7 +73,6 @@ class Benchmark:
                 self._round(number)
             if options.chain:
                 self._chain(options.chain)
-            server.stop(timeout=600)
 
     def _tools(self) -> list[Drkit | PgBackRest]:
         tools: list[Drkit | PgBackRest] = [Drkit(self.site)]
@@ -115,7 +87,7 @@ class Benchmark:
         commands = [self.site.archive_command(tool.prepare()) for tool in self.tools]
         archive_with(self.site.server, " && ".join(commands))
         for tool in self.tools:
-            _say(f"{tool.name} {tool.version()}")
+            say(f"{tool.name} {tool.version()}")
 
     def _round(self, number: int) -> None:
         self._change()
@@ -200,7 +172,7 @@ class Benchmark:
 
     def _note(self, phase: str, tool: str, sample: Sample, stored: int) -> None:
         self.samples.append(Measured(phase, tool, *sample, stored))
-        _say(
+        say(
             f"{tool} {phase}: {sample.seconds:.2f} s, {sample.cpu_seconds:.2f} s of "
             f"processor, {sample.peak_bytes / 1e6:.0f} MB, stored {stored / 1e6:.2f} MB"
         )
@@ -226,51 +198,23 @@ def table(samples: Sequence[Measured]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; return the exit code."""
-    options = _parse(arguments)
-    account = process.server_account()
-    work = work_directory(options.work, account)
-    try:
-        benchmark = Benchmark(options, work, account)
-        benchmark.run()
-    except DrkitError as error:
-        hint = f"\nhint: {error.hint}" if error.hint else ""
-        print(f"incremental.py: {error.message}{hint}", file=sys.stderr)
-        return 1
-    finally:
-        if not options.keep:
-            shutil.rmtree(work, ignore_errors=True)
-    print(
-        f"PostgreSQL {version_of(benchmark.binaries, 'postgres')}, "
-        f"WAL summaries {'on' if options.summaries else 'off'}\n"
-    )
-    print(table(benchmark.samples))
-    if options.json:
-        found = [one._asdict() for one in benchmark.samples]
-        Path(options.json).write_text(json.dumps(found, indent=1) + "\n")
-    return 0
-
-
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = frame.parser(__doc__, "changes and backups")
     add = parser.add_argument
-    add("--size", type=size_of, default="3.5GB", help="of the cluster (3.5GB)")
-    add("--rounds", type=int, default=3, help="of changes and backups (3)")
     add("--transactions", type=int, default=20_000, help="of each change (20000)")
     add("--chain", type=int, default=0, help="then restore behind so many incrementals")
     add("--summaries", action="store_true", help="PostgreSQL 17+: summarize_wal=on")
     add("--alone", action="store_true", help="leave pgBackRest out")
-    add("--jobs", type=int, default=2, help="parallel workers (2)")
     add("--level", type=int, default=3, help="of zstd compression (3)")
     add("--major", type=int, help="of PostgreSQL; the newest that is installed")
     add("--postgres-bin", metavar="DIR", help="PostgreSQL's programs")
-    add("--work", metavar="DIR", help="for cluster and repositories; else a new one")
-    add("--keep", action="store_true", help="leave all in --work; reuse its cluster")
-    add("--json", metavar="FILE", help="also write every sample")
-    return parser.parse_args(arguments)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    options = parser.parse_args(arguments)
+    benchmark = frame.run(options, Benchmark)
+    if benchmark is None:
+        return 1
+    title = f"WAL summaries {'on' if options.summaries else 'off'}"
+    frame.show(benchmark, title, table(benchmark.samples))
+    frame.write_samples(options.json, benchmark.samples)
+    return 0
 
 
 if __name__ == "__main__":

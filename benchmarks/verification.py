@@ -8,9 +8,6 @@ the signed record) has no counterpart, so it counts against drkit.
 
 from __future__ import annotations
 
-import argparse
-import compileall
-import os
 import shutil
 import sys
 import time
@@ -18,26 +15,22 @@ from contextlib import contextmanager
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
-from cluster import Cluster, Plan, archive_with, session, version_of
-from compare import size_of, work_directory
-from measuring import busy_cores, measure
+import frame
+from cluster import archive_with, session
+from frame import OneCluster, say
+from measuring import measure
 from peers import Drkit
-from tool import Site
 
-import drkit
-from drkit.errors import DrkitError
-from drkit.postgres import process
-from drkit.postgres.binaries import ServerBinaries
 from drkit.postgres.connection import query
 from drkit.postgres.server import ThrowawayServer
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator, Sequence
 
     from drkit.postgres.process import Account
 
 _TOGETHER = "verification"
-_BUSY = 0.15  # cores that others may keep busy before it is worth a warning
 
 
 class Timed(NamedTuple):
@@ -47,43 +40,24 @@ class Timed(NamedTuple):
     seconds: float
 
 
-class Benchmark:
+class Benchmark(OneCluster):
     """One cluster with one backup, which is verified again and again."""
 
     def __init__(self, options: argparse.Namespace, work: str, account: Account):
-        self.options = options
-        self.work = work
-        self.account = account
+        super().__init__(options, work, account)
         self.samples: list[Timed] = []
-        self.binaries = ServerBinaries.locate(options.major)
-        self.cluster = Cluster(f"{work}/cluster", account)
-        plan = Plan(options.size, self.binaries.major, 0)
-        if self.cluster.built_from() != plan:
-            _say(f"building a cluster of PostgreSQL {self.binaries.major} in {work}")
-            self.cluster.build(plan, self.binaries)
 
     def run(self) -> None:
         """Back up once, and measure all rounds."""
-        # the server's user may not be allowed to keep compiled modules there
-        compileall.compile_dir(os.path.dirname(drkit.__file__), quiet=2)
-        reach = (sys.executable, os.__file__, self.work)
-        identity = process.drop_to(self.account, reach=reach)
-        with self.cluster.server(self.binaries, {}) as server:
-            server.start()
-            self.site = Site(self.work, server, identity, self.options.jobs, 3)
-            for name in ("logs", "home"):
-                self.site.fresh(name)
-            self.tool = Drkit(self.site, fingerprint="sampled")
-            archive_with(server, "true")
-            archive_with(server, self.site.archive_command(self.tool.prepare()))
-            self.site.run(*self.tool.backup())
-            with session(server) as connection:
+        with self.served({}) as site:
+            self.site, self.tool = site, Drkit(site, fingerprint="sampled")
+            archive_with(site.server, "true")
+            archive_with(site.server, site.archive_command(self.tool.prepare()))
+            site.run(*self.tool.backup())
+            with session(site.server) as connection:
                 query(connection, "SELECT pg_switch_wal()")
-            server.stop(timeout=600)
         for number in range(self.options.rounds):
-            busy = busy_cores()
-            if busy > _BUSY:
-                _say(f"warning: something else keeps {busy:.1f} cores busy")
+            frame.warn_if_busy()
             turn = (self._together, self._alone)
             for take in turn if number % 2 == 0 else turn[::-1]:
                 take()
@@ -138,7 +112,7 @@ class Benchmark:
 
     def _note(self, step: str, seconds: float) -> None:
         self.samples.append(Timed(step, seconds))
-        _say(f"{step}: {seconds:.2f} s")
+        say(f"{step}: {seconds:.2f} s")
 
 
 def table(samples: Sequence[Timed]) -> str:
@@ -158,38 +132,16 @@ def table(samples: Sequence[Timed]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; return the exit code."""
-    options = _parse(arguments)
-    account = process.server_account()
-    work = work_directory(options.work, account)
-    try:
-        benchmark = Benchmark(options, work, account)
-        benchmark.run()
-    except DrkitError as error:
-        print(f"verification.py: {error.message}", file=sys.stderr)
+    parser = frame.parser(__doc__, "both, alternating")
+    major = "of PostgreSQL, with amcheck (15)"
+    parser.add_argument("--major", type=int, default=15, help=major)
+    options = parser.parse_args(arguments)
+    benchmark = frame.run(options, Benchmark)
+    if benchmark is None:
         return 1
-    finally:
-        if not options.keep:
-            shutil.rmtree(work, ignore_errors=True)
-    version = version_of(benchmark.binaries, "postgres")
-    print(f"PostgreSQL {version}, {options.rounds} rounds\n")
-    print(table(benchmark.samples))
+    frame.show(benchmark, f"{options.rounds} rounds", table(benchmark.samples))
+    frame.write_samples(options.json, benchmark.samples)
     return 0
-
-
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    add = parser.add_argument
-    add("--size", type=size_of, default="3.5GB", help="of the cluster (3.5GB)")
-    add("--rounds", type=int, default=3, help="of both, alternating (3)")
-    add("--jobs", type=int, default=2, help="parallel workers (2)")
-    add("--major", type=int, default=15, help="of PostgreSQL, with amcheck (15)")
-    add("--work", metavar="DIR", help="for everything; else a new one")
-    add("--keep", action="store_true", help="leave all in --work; reuse its cluster")
-    return parser.parse_args(arguments)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

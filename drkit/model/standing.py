@@ -64,6 +64,7 @@ class Standing:
 
     Attributes:
         as_of: that moment; what happened later is left out.
+        opened: when the cluster was set up in its repository.
         backups: that were in force then, oldest first.
         proven: by label, when a verification last restored a backup.
     """
@@ -77,6 +78,7 @@ class Standing:
     proven: Mapping[str, datetime]
     pinned: frozenset[str]
     chain: ChainState
+    opened: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,7 @@ def _standing(
         proven={label: one.verified_at for label, one in state.proven.items()},
         pinned=frozenset(state.pins),
         chain=_chain_before(chain, quarter.end),
+        opened=repository.log.entries[0].time,
     )
 
 

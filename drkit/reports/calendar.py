@@ -37,16 +37,22 @@ def calendar(
     quarter: Quarter,
     as_of: datetime,
     schedule: Schedule | Every | None,
+    opened: datetime | None = None,
 ) -> Calendar:
-    """Lay the quarter's exercises out by day; `records` are of all time."""
+    """Lay the quarter's exercises out by day; `records` are of all time.
+
+    Args:
+        opened: when the cluster was set up; nobody could verify anything before.
+    """
     until = min(quarter.end, as_of)
     longest = _longest_wait(schedule, quarter, until)
-    gaps = tuple(_gaps(records, quarter, until, longest))
+    first = max(quarter.begin, opened or quarter.begin)
+    gaps = tuple(_gaps(records, quarter, first, until, longest))
     inside = [record for record in records if record.started in quarter]
     days = tuple(_days(inside, quarter, until, gaps))
     due = kept = None
     if schedule is not None:
-        due, kept = _due(inside, schedule, quarter, until)
+        due, kept = _due(inside, schedule, first, until)
     rule = _rule(schedule, longest)
     return Calendar(days, gaps, rule, due, kept, _sentence(gaps, due, kept))
 
@@ -69,7 +75,7 @@ def _longest_wait(
         return USUAL_GAP
     if isinstance(schedule, Every):
         return schedule.interval.days or 1
-    dues = _dues(schedule, quarter, max(until, quarter.begin + 9 * _DAY))
+    dues = _dues(schedule, quarter.begin, max(until, quarter.begin + 9 * _DAY))
     waits = [later - sooner for sooner, later in itertools.pairwise(dues)]
     return max((wait.days for wait in waits), default=USUAL_GAP) or 1
 
@@ -102,20 +108,24 @@ def _sentence(gaps: Sequence[Gap], due: int | None, kept: int | None) -> str:
 
 
 def _gaps(
-    records: Sequence[Record], quarter: Quarter, until: datetime, longest: int
+    records: Sequence[Record],
+    quarter: Quarter,
+    begin: datetime,
+    until: datetime,
+    longest: int,
 ) -> Iterator[Gap]:
     """Yield the stretches of days in the quarter without a proof.
 
     A stretch may have begun before the quarter, and is then counted from there if
     there ever was a proof; what lies outside of the quarter is not shown.
     """
-    if until <= quarter.begin:
+    if until <= begin:
         return
     last = day_of(until - timedelta(microseconds=1))
     proofs = sorted({day_of(one.started) for one in records if proves(one)})
     before = [proof for proof in proofs if proof < quarter.first_day]
     inside = [proof for proof in proofs if quarter.first_day <= proof <= last]
-    since = before[-1] if before else quarter.first_day - _DAY
+    since = before[-1] if before else day_of(begin) - _DAY
     for proof in [*inside, last + _DAY]:
         first = max(since + _DAY, quarter.first_day)
         wait = (proof - since).days - 1
@@ -154,11 +164,11 @@ def _day(
 def _due(
     records: Sequence[Record],
     schedule: Schedule | Every,
-    quarter: Quarter,
+    begin: datetime,
     until: datetime,
 ) -> tuple[int, int]:
     """Return how many times were due, and before how many of the next one ran."""
-    dues = _dues(schedule, quarter, until)
+    dues = _dues(schedule, begin, until)
     started = [record.started for record in records]
     # The due time that each exercise came after; 0 stands for none in the quarter.
     served = {bisect.bisect_right(dues, moment) for moment in started if moment < until}
@@ -166,10 +176,10 @@ def _due(
 
 
 def _dues(
-    schedule: Schedule | Every, quarter: Quarter, until: datetime
+    schedule: Schedule | Every, begin: datetime, until: datetime
 ) -> list[datetime]:
     found = []
-    due = schedule.next_after(quarter.begin - timedelta(microseconds=1))
+    due = schedule.next_after(begin - timedelta(microseconds=1))
     while due < until:
         found.append(due)
         due = schedule.next_after(due)

@@ -132,7 +132,7 @@ def cluster_report(evidence: ClusterEvidence, quarter: Quarter) -> ClusterReport
         last_proven=max((one.finished for one in past if proves(one)), default=None),
         trend=trend(past, quarter),
         sizes=sizes(past, quarter),
-        calendar=calendar(past, quarter, until, rules.verification),
+        calendar=calendar(past, quarter, until, rules.verification, standing.opened),
         backups=_backups(standing),
         in_force=tuple(_in_force(standing)),
         notes=tuple(_notes(rules, current)),

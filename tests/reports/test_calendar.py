@@ -113,3 +113,15 @@ def test_gaps_are_the_days_far_from_any_proof(days: set[int], past: int) -> None
     hatched = {place for place, day in enumerate(found.days) if day.gap}
     assert hatched == expected
     assert sum(gap.days for gap in found.gaps) == len(expected)
+
+
+def test_nothing_was_missed_before_the_cluster_was_set_up() -> None:
+    opened = END - timedelta(days=20)
+    daily = Every(timedelta(days=1))
+    whole, since = (calendar([], LAST, END, daily, start) for start in (None, opened))
+    assert (whole.due, since.due) == (DAYS, 20)
+    assert [gap.first for gap in since.gaps] == [opened.date()]
+    assert calendar([proof(DAYS - 14)], LAST, END, None, opened).gaps == (
+        Gap(date(2026, 3, 19), date(2026, 3, 31), 13),
+    )
+    assert calendar([], LAST, END, None, END - timedelta(days=5)).gaps == ()
