@@ -58,6 +58,7 @@ def main(arguments: list[str]) -> None:
         SystemExit: the parent is gone, or the kernel has neither means.
     """
     parent, memory, directory, *command = arguments
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)  # a shell's background ignores it
     _prctl(_SET_PARENT_DEATH_SIGNAL, int(signal.SIGQUIT))
     if os.getppid() != int(parent):
         sys.exit("confine: the process that wanted this is gone")

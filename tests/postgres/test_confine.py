@@ -129,7 +129,8 @@ def test_a_program_whose_parent_is_gone_does_not_start(tmp_path: Path) -> None:
 
 
 ORPHAN = """
-import os, subprocess, sys
+import os, signal, subprocess, sys
+signal.signal(signal.SIGQUIT, signal.SIG_IGN)  # as of what a shell runs behind itself
 confined = [sys.executable, "-I", "-S", sys.argv[1], str(os.getpid()), "1000000000"]
 sleep = "import time; print(1, flush=True); time.sleep(60)"
 child = subprocess.Popen(
