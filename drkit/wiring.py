@@ -8,8 +8,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -26,23 +24,16 @@ from drkit.storage.retry import RetryingStorage
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from psycopg.pq.abc import PGconn
-
     from drkit.config.compiled import Compiled
     from drkit.config.policy import Policy
     from drkit.crypto.signing import Signer
-    from drkit.model.manifest import ServerDescription
     from drkit.model.standing import Rules
-    from drkit.model.timeline import TimelineHistory
     from drkit.operations.backup_fingerprint import FingerprintWanted
-    from drkit.operations.check import Subject
     from drkit.operations.journal import Journal
     from drkit.operations.keys import Signing
-    from drkit.operations.parent import Present
     from drkit.operations.verify import Request
     from drkit.postgres.connection import Connection
-    from drkit.postgres.facts import ServerFacts
-    from drkit.protocols import BaseBackupSource, KeyProvider, Progress, Storage
+    from drkit.protocols import KeyProvider, Progress, Storage
     from drkit.repository.repository import Repository
 
 LONG_DEADLINE = timedelta(minutes=5)  # for work that nobody waits for
@@ -177,103 +168,7 @@ def connect_to(policy: Policy, secrets: Secrets, purpose: str) -> Connection:
     """Connect to the policy's cluster."""
     from drkit.postgres.connection import connect
 
-    return connect(policy.cluster.url, _password(policy, secrets), purpose)
-
-
-@dataclass(frozen=True, slots=True)
-class OpenedSource:
-    """A cluster, ready to be backed up.
-
-    Attributes:
-        questions: a connection of its own for questions meanwhile.
-    """
-
-    present: Present
-    source: BaseBackupSource
-    questions: Connection
-
-    def close(self) -> None:
-        """Close all connections."""
-        self.source.close()
-        self.questions.close()
-
-
-def open_source(policy: Policy, secrets: Secrets) -> OpenedSource:
-    """Connect to the cluster and return how its files are read.
-
-    Raises:
-        PostgresUnreachable, PostgresRefused: as the server answers.
-    """
-    from drkit.operations.parent import Present
-    from drkit.postgres.describe import describe, refuse_unless_backupable
-    from drkit.postgres.facts import read_facts
-
-    local = policy.backup.source == "local"
-    opening = _local_source if local else _stream_source
-    with ExitStack() as on_failure:
-        connection = connect_to(policy, secrets, "backup")
-        on_failure.callback(connection.close)
-        facts = read_facts(connection)
-        refuse_unless_backupable(facts, policy.cluster.system_identifier)
-        server = describe(connection, facts)
-        source, history = opening(policy, secrets, connection, facts, server)
-        on_failure.callback(source.close)
-        questions = connect_to(policy, secrets, "backup watch")
-        on_failure.pop_all()
-    return OpenedSource(Present(server, history, facts.current_lsn), source, questions)
-
-
-def _local_source(
-    policy: Policy,
-    secrets: Secrets,  # noqa: ARG001  as _stream_source
-    connection: Connection,
-    facts: ServerFacts,
-    server: ServerDescription,
-) -> tuple[BaseBackupSource, TimelineHistory]:
-    from drkit.postgres.local_source import LocalCluster, LocalSource
-    from drkit.postgres.timelines import read_history
-
-    directory = policy.cluster.data_directory or facts.data_directory
-    history = _history(facts, lambda: read_history(directory, facts.timeline))
-    audit_every = policy.backup.audit_every
-    cluster = LocalCluster(facts, server, history, directory, audit_every)
-    return LocalSource(connection, cluster, SystemClock()), history
-
-
-def _stream_source(
-    policy: Policy,
-    secrets: Secrets,
-    connection: Connection,
-    facts: ServerFacts,
-    server: ServerDescription,
-) -> tuple[BaseBackupSource, TimelineHistory]:
-    from drkit.postgres.connection import replication_connect
-    from drkit.postgres.replication import BaseBackupStream
-    from drkit.postgres.stream_source import StreamSource
-    from drkit.postgres.timelines import ask_history
-
-    password = _password(policy, secrets)
-
-    def replicate() -> PGconn:
-        return replication_connect(policy.cluster.url, password, "backup")
-
-    replication = replicate()
-    history = _history(facts, lambda: ask_history(replication, facts.timeline))
-    stream = BaseBackupStream(replication, replicate)
-    return StreamSource(connection, stream, facts, server), history
-
-
-def _history(
-    facts: ServerFacts, read: Callable[[], TimelineHistory]
-) -> TimelineHistory:
-    """Read the timeline's history; without it, no backup of an older one is trusted."""
-    from drkit.errors import Corrupt, PostgresRefused, SourceUnreadable
-    from drkit.model.timeline import TimelineHistory
-
-    try:
-        return read()
-    except (Corrupt, PostgresRefused, SourceUnreadable):
-        return TimelineHistory(facts.timeline)
+    return connect(policy.cluster.url, password_of(policy, secrets), purpose)
 
 
 def verification_journal(
@@ -354,7 +249,7 @@ def fingerprint_wanted(policy: Policy, secrets: Secrets) -> FingerprintWanted | 
     mode = policy.verification.value().fingerprint
     if mode is None:
         return None
-    password = _password(policy, secrets)
+    password = password_of(policy, secrets)
     connect = connector(policy.cluster.url, password, "fingerprint")
     return FingerprintWanted(mode, connect)
 
@@ -375,12 +270,13 @@ def heartbeat_connection(policy: Policy, secrets: Secrets) -> Connection:
     """Connect to the database that has, or will have, the policy's heartbeat."""
     from drkit.postgres.fingerprint import connector
 
-    password = _password(policy, secrets)
+    password = password_of(policy, secrets)
     connect = connector(policy.cluster.url, password, "heartbeat")
     return connect(policy.heartbeat.database)
 
 
-def _password(policy: Policy, secrets: Secrets) -> str | None:
+def password_of(policy: Policy, secrets: Secrets) -> str | None:
+    """Return the password of the policy's cluster, if the connection needs one."""
     reference = policy.cluster.password
     return None if reference is None else secrets.resolve(reference)
 
@@ -412,38 +308,4 @@ def rules(policy: Policy) -> Rules:
         timezone=policy.backup.timezone,
         configuration=configuration,
         trusted=tuple(policy.keys.trusted),
-    )
-
-
-def check_subject(policy: Policy, secrets: Secrets, timeout: timedelta) -> Subject:
-    """Return what `check` looks at; nothing is opened yet."""
-    from drkit.config.repository_url import split_repository_url
-    from drkit.operations.check import Heartbeat, Subject
-    from drkit.postgres.connection import replication_connect
-
-    def replicate() -> None:
-        password = _password(policy, secrets)
-        replication_connect(policy.cluster.url, password, "check").finish()
-
-    streamed = policy.backup.source == "stream"
-    scheme, path, _ = split_repository_url(policy.repository.url)
-    return Subject(
-        system_identifier=policy.cluster.system_identifier,
-        source=policy.backup.source,
-        policy_path=policy.path,
-        repository=lambda: open_repository(policy, secrets),
-        signing=signing(policy, secrets),
-        connect=lambda: connect_to(policy, secrets, "check"),
-        heartbeat=Heartbeat(
-            connect=lambda: heartbeat_connection(policy, secrets),
-            every=policy.heartbeat.every,
-            objective=policy.objectives.rpo,
-        ),
-        replicate=replicate if streamed else None,
-        local_root=path if scheme == "file" else None,
-        data_directory=None if streamed else policy.cluster.data_directory,
-        archive_command=archive_command(policy.path),
-        timeout=timeout,
-        clock=SystemClock(),
-        fingerprint=policy.verification.value().fingerprint,
     )

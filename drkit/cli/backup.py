@@ -88,10 +88,11 @@ def backup(
 
 def _back_up(session: Session, policy: Policy, type_: BackupType, jobs: int) -> Taken:
     from drkit.operations.backup import take_backup
+    from drkit.sites.source import open_source
 
     repository = wiring.open_repository(policy, session.secrets)
     wanted = _wanted(policy, repository, type_)
-    with closing(wiring.open_source(policy, session.secrets)) as opened:
+    with closing(open_source(policy, session.secrets)) as opened:
         options = _options(session, policy, jobs, opened.questions)
         return take_backup(
             repository,

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from drkit import wiring
 from drkit.cli.session import Session, command
 from drkit.errors import PolicyError, UsageError
 from drkit.model.finding import Finding, State, failed, first_exit_code, ok
@@ -56,6 +55,7 @@ def check(
     from the repository. Exits with 0, or with the code of the first failure.
     """
     from drkit.operations.check import check as check_all
+    from drkit.sites.check import check_subject
 
     patience = None if timeout is None else _duration(timeout)
     try:
@@ -64,9 +64,7 @@ def check(
         if not session.json:
             raise
         return _show(session, policy or "", (failed("policy", error),))
-    subject = wiring.check_subject(
-        loaded, session.secrets, patience or loaded.wal.timeout
-    )
+    subject = check_subject(loaded, session.secrets, patience or loaded.wal.timeout)
     findings = check_all(subject, session.passing_progress)
     return _show(session, loaded.name, (ok("policy", loaded.path), *findings))
 

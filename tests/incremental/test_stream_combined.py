@@ -23,6 +23,7 @@ from drkit.postgres.replication import BaseBackupStream
 from drkit.postgres.stream_source import StreamSource
 from drkit.repository.chain import read_chain
 from drkit.repository.unpacking import PackReader
+from drkit.sites.source import open_source
 from tests.operations.backup_tools import Listener, site
 from tests.pg import give_to, run_as
 
@@ -85,7 +86,7 @@ def _take(
     protected: Protected, kind: BackupKind, into: Path
 ) -> tuple[str, dict[str, Path]]:
     """Take a backup; return its label, and where pg_combinebackup finds the same."""
-    with closing(wiring.open_source(protected.policy(), wiring.Secrets({}))) as opened:
+    with closing(open_source(protected.policy(), wiring.Secrets({}))) as opened:
         plain = opened.source
         assert isinstance(plain, StreamSource)
         connect = partial(replication_connect, protected.cluster.url, None, "backup")

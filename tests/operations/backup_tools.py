@@ -25,6 +25,7 @@ from drkit.repository.layout import REPOSITORY, Layout
 from drkit.repository.log import Log, LogIdentity
 from drkit.repository.repository import Repository, read_manifest
 from drkit.repository.wal import WalArchive
+from drkit.sites.source import open_source
 from tests.faults import FaultyStorage
 from tests.operations.scene import restore as scene_restore
 
@@ -135,7 +136,7 @@ class Site:
     ) -> Taken:
         """Take a backup; return all that the operation tells of it."""
         repository = self.repository()
-        with closing(wiring.open_source(self.policy, wiring.Secrets({}))) as opened:
+        with closing(open_source(self.policy, wiring.Secrets({}))) as opened:
             options = BackupOptions(
                 self.host or wiring.host_name(),
                 self.policy.backup.source,

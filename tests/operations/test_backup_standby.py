@@ -14,7 +14,8 @@ from drkit.errors import PostgresRefused, WalMissing
 from drkit.model.finding import State
 from drkit.model.label import BackupKind
 from drkit.operations.check import check
-from drkit.wiring import Secrets, check_subject
+from drkit.sites.check import check_subject
+from drkit.wiring import Secrets
 from tests.operations.backup_tools import (
     Listener,
     assert_not_in_backup,

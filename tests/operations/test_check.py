@@ -23,6 +23,7 @@ from drkit.errors import (
 )
 from drkit.model.finding import State, first_exit_code
 from drkit.operations.check import check
+from drkit.sites.check import check_subject
 from tests.builders import FakeClock
 from tests.faults import FaultyStorage
 from tests.protect import NAME
@@ -59,7 +60,7 @@ def findings(
     protected: Protected, seconds: float = 20, **changes: Any
 ) -> dict[str, Finding]:
     """Check a cluster in this process; `changes` replace fields of the subject."""
-    subject = wiring.check_subject(
+    subject = check_subject(
         protected.policy(), wiring.Secrets({}), timedelta(seconds=seconds)
     )
     found = check(replace(subject, **changes), Silent())

@@ -14,6 +14,7 @@ from drkit.operations.fingerprint import Limits, take
 from drkit.operations.preflight import check_fingerprint
 from drkit.postgres.fingerprint import FORBIDDEN, connector
 from drkit.postgres.fingerprint_rights import missing_grants
+from drkit.sites.check import check_subject
 from tests.operations.fingerprints import fill
 from tests.operations.scene import drkit
 from tests.protect import NAME
@@ -77,7 +78,7 @@ def test_check_looks_at_what_the_policy_wants(
                 verification={"fingerprint": wanted}
             )
         )
-        subject = wiring.check_subject(
+        subject = check_subject(
             protected.policy(), wiring.Secrets({}), timedelta(seconds=20)
         )
         assert subject.fingerprint == (None if wanted == "off" else Mode.EXACT)

@@ -25,6 +25,7 @@ from drkit.operations.heartbeat import (
 )
 from drkit.postgres.connection import connect
 from drkit.postgres.heartbeat import Beat
+from drkit.sites.check import check_subject
 from tests.operations.backup_tools import Listener
 from tests.operations.scene import backup, drkit, rehearsing, restore
 from tests.operations.test_backup_standby import make_pair, point_at
@@ -165,7 +166,7 @@ def newest(cluster: Cluster, dbname: str = "postgres") -> Beat | None:
 
 
 def finding(protected: Protected) -> tuple[State, str, str | None]:
-    subject = wiring.check_subject(protected.policy(), wiring.Secrets({}), MINUTE / 60)
+    subject = check_subject(protected.policy(), wiring.Secrets({}), MINUTE / 60)
     found = {one.name: one for one in check(subject, Listener())}["heartbeat"]
     return found.state, found.detail, found.hint
 

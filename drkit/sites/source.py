@@ -1,0 +1,117 @@
+"""A cluster, opened for a backup: how its files are read, and what is known of it.
+
+What only one way of reading needs is imported where it is used.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from drkit import wiring
+from drkit.errors import Corrupt, PostgresRefused, SourceUnreadable
+from drkit.model.timeline import TimelineHistory
+from drkit.operations.parent import Present
+from drkit.postgres.describe import describe, refuse_unless_backupable
+from drkit.postgres.facts import read_facts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from psycopg.pq.abc import PGconn
+
+    from drkit.config.policy import Policy
+    from drkit.model.manifest import ServerDescription
+    from drkit.postgres.connection import Connection
+    from drkit.postgres.facts import ServerFacts
+    from drkit.protocols import BaseBackupSource
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedSource:
+    """A cluster, ready to be backed up.
+
+    Attributes:
+        questions: a connection of its own for questions meanwhile.
+    """
+
+    present: Present
+    source: BaseBackupSource
+    questions: Connection
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.source.close()
+        self.questions.close()
+
+
+def open_source(policy: Policy, secrets: wiring.Secrets) -> OpenedSource:
+    """Connect to the cluster and return how its files are read.
+
+    Raises:
+        PostgresUnreachable, PostgresRefused: as the server answers.
+    """
+    local = policy.backup.source == "local"
+    opening = _local_source if local else _stream_source
+    with ExitStack() as on_failure:
+        connection = wiring.connect_to(policy, secrets, "backup")
+        on_failure.callback(connection.close)
+        facts = read_facts(connection)
+        refuse_unless_backupable(facts, policy.cluster.system_identifier)
+        server = describe(connection, facts)
+        source, history = opening(policy, secrets, connection, facts, server)
+        on_failure.callback(source.close)
+        questions = wiring.connect_to(policy, secrets, "backup watch")
+        on_failure.pop_all()
+    return OpenedSource(Present(server, history, facts.current_lsn), source, questions)
+
+
+def _local_source(
+    policy: Policy,
+    secrets: wiring.Secrets,  # noqa: ARG001  as _stream_source
+    connection: Connection,
+    facts: ServerFacts,
+    server: ServerDescription,
+) -> tuple[BaseBackupSource, TimelineHistory]:
+    from drkit.postgres.local_source import LocalCluster, LocalSource
+    from drkit.postgres.timelines import read_history
+
+    directory = policy.cluster.data_directory or facts.data_directory
+    history = _history(facts, lambda: read_history(directory, facts.timeline))
+    audit_every = policy.backup.audit_every
+    cluster = LocalCluster(facts, server, history, directory, audit_every)
+    return LocalSource(connection, cluster, wiring.SystemClock()), history
+
+
+def _stream_source(
+    policy: Policy,
+    secrets: wiring.Secrets,
+    connection: Connection,
+    facts: ServerFacts,
+    server: ServerDescription,
+) -> tuple[BaseBackupSource, TimelineHistory]:
+    from drkit.postgres.connection import replication_connect
+    from drkit.postgres.replication import BaseBackupStream
+    from drkit.postgres.stream_source import StreamSource
+    from drkit.postgres.timelines import ask_history
+
+    password = wiring.password_of(policy, secrets)
+
+    def replicate() -> PGconn:
+        return replication_connect(policy.cluster.url, password, "backup")
+
+    replication = replicate()
+    history = _history(facts, lambda: ask_history(replication, facts.timeline))
+    stream = BaseBackupStream(replication, replicate)
+    return StreamSource(connection, stream, facts, server), history
+
+
+def _history(
+    facts: ServerFacts, read: Callable[[], TimelineHistory]
+) -> TimelineHistory:
+    """Read the timeline's history; without it, no backup of an older one is trusted."""
+    try:
+        return read()
+    except (Corrupt, PostgresRefused, SourceUnreadable):
+        return TimelineHistory(facts.timeline)
