@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from drkit.model.pagemap import PageMap
-    from drkit.operations.filling import OpenFile
     from drkit.postgres.existing_directory import ExistingDirectory
     from drkit.protocols import Progress
     from drkit.repository.repository import Repository
@@ -213,16 +212,16 @@ class _Patching(OpenFiles):
         self._tally = tally
         self._buffer = memoryview(bytearray(_BUFFER))
 
-    def put(self, file: OpenFile, position: int, data: memoryview) -> None:
+    def put(self, descriptor: int, position: int, data: memoryview) -> None:
         """Write the blocks that differ from what is there."""
         there = self._buffer[: len(data)]
-        if not _read(file.descriptor, there, position):
-            super().put(file, position, data)
+        if not _read(descriptor, there, position):
+            super().put(descriptor, position, data)
             self._tally.add(written=len(data))
             return
         written = 0
         for start, end in differing(there, data):
-            super().put(file, position + start, data[start:end])
+            super().put(descriptor, position + start, data[start:end])
             written += end - start
         self._tally.add(kept=len(data) - written, written=written)
 

@@ -164,12 +164,11 @@ class OpenFile:
         self._count = 0
         self._stretch = (_NOWHERE, 0)
 
-    def write(self, position: int, data: memoryview) -> None:
-        """Write bytes where they belong."""
-        write_all_at(self.descriptor, data, position)
-        first, end = self._stretch
-        self._stretch = min(first, position), max(end, position + len(data))
-        self._count += len(data)
+    def wrote(self, first: int, end: int, count: int) -> None:
+        """Take note of `count` bytes that were written between `first` and `end`."""
+        before, behind = self._stretch
+        self._stretch = min(before, first), max(behind, end)
+        self._count += count
         if self._count >= _UNFLUSHED:
             self._flush()
 
@@ -189,21 +188,26 @@ class OpenFiles:
         self._open: OrderedDict[int, OpenFile] = OrderedDict()
 
     def write(self, number: int, runs: list[Run], plain: memoryview) -> None:
-        """Write runs of one file, which lie in one frame, where they belong."""
+        """Write runs of one file, which lie in one frame, where they belong.
+
+        They come by their place in the file.
+        """
         if not self._writing.wanted(number):
             return
         file = self._file(number)
         count = 0
         for _, position, offset, length in runs:
-            self.put(file, position, plain[offset : offset + length])
+            self.put(file.descriptor, position, plain[offset : offset + length])
             count += length
+        _, last, _, length = runs[-1]
+        file.wrote(runs[0][1], last + length, count)
         if self._writing.wrote(number, len(runs), count):
             self._writing.finish(number, file.descriptor)
             os.close(self._open.pop(number).descriptor)
 
-    def put(self, file: OpenFile, position: int, data: memoryview) -> None:
+    def put(self, descriptor: int, position: int, data: memoryview) -> None:
         """Write bytes to an open file."""
-        file.write(position, data)
+        write_all_at(descriptor, data, position)
 
     def close(self) -> None:
         """Close what is open."""
