@@ -8,13 +8,17 @@ BIN := $(VENV)/bin
 EDITABLE := --config-settings editable_mode=compat
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: demo test test-long lint types layers format bench clean
+.PHONY: demo test test-between test-long lint types layers format bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/drkit demo --report build/demo
 
 test: $(VENV)/.dev
-	tests/run -n $(WORKERS) -m "not long"
+	tests/run -n $(WORKERS) -m "not long and not between"
+
+# What `make test` leaves out of the versions between the oldest and the newest.
+test-between: $(VENV)/.dev
+	tests/run -n $(WORKERS) -m "between and not long"
 
 test-long: $(VENV)/.dev
 	tests/run -n $(WORKERS)

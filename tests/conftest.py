@@ -29,6 +29,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("pg_version", versions_under_test(), ids=ids)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what runs on a version between the oldest and the newest.
+
+    `make test` leaves that to CI, or it would take longer than anybody waits.
+    """
+    between = sorted(versions_under_test())[1:-1]
+    names = {f"pg{major}" for major in between}
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        if callspec is None:
+            continue
+        majors = {callspec.params.get(name) for name in ("major", "pg_version")}
+        if majors & set(between) or names & set(callspec.id.split("-")):
+            item.add_marker(pytest.mark.between)
+
+
 @pytest.fixture(scope="session")
 def newest_version() -> int:
     """The newest PostgreSQL under test, for what does not vary with the version."""

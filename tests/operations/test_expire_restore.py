@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.operations.backup_tools import assert_tidy, restored, site
 from tests.operations.scene import backup, drkit, refused
 from tests.protect import NAME, Protected
@@ -23,6 +25,7 @@ def grow(protected: Protected, rows: int) -> str:
     return position
 
 
+@pytest.mark.long  # the next one restores what is left as well
 def test_every_backup_that_is_left_restores(scene: Scene, newest_version: int) -> None:
     protected = scene.protect(newest_version)
     protected.cluster.rows("CREATE TABLE t (n int)")
