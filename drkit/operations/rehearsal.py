@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import os
 import platform
-import random
-import shutil
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
@@ -31,15 +29,15 @@ from drkit.model.evidence import (
 )
 from drkit.model.log import Proven
 from drkit.model.manifest import CONTROL_FILE
-from drkit.model.recovery import RecoveryTarget, TargetKind
+from drkit.model.recovery import TargetKind
 from drkit.model.verification import CheckName
 from drkit.operations.forecasting import outlook_of_plan
 from drkit.operations.heartbeat import check_beat, measure_rpo, read_beat
 from drkit.operations.limited import Limited
 from drkit.operations.prove import Subject, prove
-from drkit.operations.restore import RestoreRequest, execute_restore, plan_restore
 from drkit.operations.scratch import scratch_instance, sweep_left_overs
-from drkit.operations.stopwatch import UNTIL_READY, Stopwatch
+from drkit.operations.stage import Stage
+from drkit.operations.stopwatch import UNTIL_READY
 from drkit.postgres.connection import query
 from drkit.postgres.control import read_control
 from drkit.postgres.target_directory import Owner
@@ -48,15 +46,13 @@ from drkit.repository.evidence import append
 from drkit.repository.fingerprint import fingerprint_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
     from drkit.model.backup import BackupSummary
     from drkit.model.fingerprint import Fingerprint
-    from drkit.model.objectives import Objectives
-    from drkit.model.verification import VerificationRules
     from drkit.operations.restore import RestorePlan
-    from drkit.operations.scratch import LeftOver, Recovered, Scratch, ScratchOptions
+    from drkit.operations.scratch import LeftOver, Recovered, Scratch
+    from drkit.operations.stage import Aim, Site, Task
     from drkit.postgres.process import Account
     from drkit.protocols import Progress
     from drkit.repository.evidence import Place
@@ -65,65 +61,6 @@ if TYPE_CHECKING:
 READY = "ready"
 CHECKS = "checks"
 MISSED_EXIT = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """Where and by which rules a recovery is rehearsed.
-
-    Attributes:
-        overlay: returns the repository as it would be with some objects gone, and
-            others damaged; it can only be read.
-        scratch: by major version, where scratch instances run, and as whom.
-        database: the one that the policy's URL names.
-        configuration: SHA-256 of the policy file.
-    """
-
-    repository: Repository
-    overlay: Callable[[Collection[str], Collection[str]], Repository]
-    scratch: Callable[[int], ScratchOptions]
-    restore_command: str
-    rules: VerificationRules
-    objectives: Objectives
-    jobs: int
-    database: str
-    heartbeat_database: str
-    heartbeat_every: timedelta | None
-    configuration: str
-    host: str
-
-
-@dataclass(frozen=True, slots=True)
-class Aim:
-    """What to restore, and from what.
-
-    Attributes:
-        label: None lets the target choose.
-        chosen: how it was come by, for the record.
-        disaster: the moment at which data would have been lost; None: the age of what
-            comes back means nothing here.
-        proofs: what this aim promises of the recovered cluster, beside the checks.
-    """
-
-    repository: Repository
-    label: str | None
-    target: RecoveryTarget
-    chosen: str
-    disaster: datetime | None
-    proofs: Callable[[Scratch, Recovered], tuple[Check, ...]] | None = None
-
-
-class Task(NamedTuple):
-    """What is rehearsed.
-
-    Attributes:
-        aim: finds out what to restore; a drill times its phases `detect` and `decide`
-            while it does.
-    """
-
-    kind: RecordKind
-    scenario: str
-    aim: Callable[[Stage], Aim]
 
 
 class Rehearsed(NamedTuple):
@@ -147,74 +84,6 @@ class Rehearsed(NamedTuple):
         if self.record.outcome is Outcome.MISSED:
             return MISSED_EXIT
         return (self.error or NotProven("")).exit_code
-
-
-class Stage:
-    """What a run has to work with while it looks for its aim.
-
-    Attributes:
-        random: seeded; the seed is in the record.
-        notes: for the record, each a sentence.
-    """
-
-    def __init__(
-        self, site: Site, scratch: Scratch, owner: Owner | None, progress: Limited
-    ) -> None:
-        self.site = site
-        self.owner = owner
-        self.repository = site.repository
-        self.scratch = scratch
-        self.progress = progress
-        self.seed = random.SystemRandom().getrandbits(32)
-        self.random = random.Random(self.seed)  # noqa: S311 - not for secrets
-        self.notes = [f"random choices are from seed {self.seed}"]
-        self.watch = Stopwatch(site.repository.clock, progress)
-
-    def plan(self, aim: Aim) -> RestorePlan:
-        """Plan a restore into the scratch instance.
-
-        Raises:
-            DrkitError: as `plan_restore` does; NoSpace where the limits forbid it.
-        """
-        site, scratch = self.site, self.scratch
-        request = RestoreRequest(
-            label=aim.label,
-            target=aim.target,
-            to=scratch.data_directory,
-            tablespaces={},
-            tablespaces_in=os.path.dirname(scratch.tablespace_place(0)),
-            jobs=site.jobs,
-            restore_command=site.restore_command,
-            owner=self.owner,
-        )
-        plan = plan_restore(aim.repository, request)
-        scratch.check_room(plan.write_bytes)
-        return plan
-
-    def fetch(self, aim: Aim, plan: RestorePlan) -> None:
-        """Fill the scratch instance's data directory.
-
-        Raises:
-            Corrupt, StorageError, NoSpace: as `execute_restore` does.
-        """
-        execute_restore(aim.repository, plan, self.progress)
-
-    def refusal(self, aim: Aim) -> DrkitError | None:
-        """Say why a restore can't even be planned; None if it can."""
-        try:
-            self.plan(aim)
-        except DrkitError as error:
-            self.notes.append(f"passed over: {error.message}")
-            return error
-        return None
-
-    def empty(self) -> None:
-        """Remove what an attempt to restore has left in the scratch instance."""
-        scratch = self.scratch
-        tablespaces = os.path.dirname(scratch.tablespace_place(0))
-        for place in (scratch.data_directory, tablespaces):
-            if os.path.lexists(place):
-                shutil.rmtree(place)
 
 
 def rehearse(site: Site, task: Task, progress: Progress) -> Rehearsed:

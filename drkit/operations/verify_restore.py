@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from drkit.model.evidence import RecordKind
 from drkit.model.recovery import RecoveryTarget, TargetKind
 from drkit.model.verification import Choice
-from drkit.operations.rehearsal import Aim, Task, rehearse
+from drkit.operations.rehearsal import rehearse
+from drkit.operations.stage import Aim, Task
 from drkit.operations.windows import restorable
 from drkit.repository.evidence import read_chain
 from drkit.repository.fingerprint import fingerprint_of
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from drkit.model.log import Commit
-    from drkit.operations.rehearsal import Rehearsed, Site, Stage
+    from drkit.operations.rehearsal import Rehearsed
+    from drkit.operations.stage import Site, Stage
     from drkit.operations.windows import Window
     from drkit.protocols import Progress
     from drkit.repository.repository import Repository

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from drkit.errors import Corrupt, NotFound
 from drkit.model.recovery import RecoveryTarget
-from drkit.operations.rehearsal import Aim
+from drkit.operations.stage import Aim
 
 if TYPE_CHECKING:
     from drkit.model.log import Commit
-    from drkit.operations.rehearsal import Stage
+    from drkit.operations.stage import Stage
 
 NAME = "corruption"
 SUMMARY = "The newest backup is damaged: fall back on an older one."

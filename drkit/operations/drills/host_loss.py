@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from drkit.model.recovery import RecoveryTarget
 from drkit.operations.choice import choose
-from drkit.operations.rehearsal import Aim
+from drkit.operations.stage import Aim
 
 if TYPE_CHECKING:
-    from drkit.operations.rehearsal import Stage
+    from drkit.operations.stage import Stage
 
 NAME = "host-loss"
 SUMMARY = "The database's host is gone: recover the latest state elsewhere."

@@ -16,14 +16,14 @@ from drkit.model.evidence import Check, CheckState
 from drkit.model.lsn import Lsn
 from drkit.model.recovery import RecoveryTarget, TargetKind
 from drkit.operations.choice import ArchivedWal, choose
-from drkit.operations.rehearsal import Aim
+from drkit.operations.stage import Aim
 from drkit.postgres.connection import query
 from drkit.postgres.walrecords import EventKind
 
 if TYPE_CHECKING:
     from drkit.operations.choice import Choice
-    from drkit.operations.rehearsal import Stage
     from drkit.operations.scratch import Recovered, Scratch
+    from drkit.operations.stage import Stage
     from drkit.postgres.walrecords import WalEvent
     from drkit.repository.repository import Repository
 

@@ -12,14 +12,16 @@ from drkit.operations.drills import (
     operator_error,
     repository_loss_partial,
 )
-from drkit.operations.rehearsal import Task, rehearse
+from drkit.operations.rehearsal import rehearse
+from drkit.operations.stage import Task
 from drkit.repository.evidence import read_chain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from drkit.model.evidence import Record
-    from drkit.operations.rehearsal import Aim, Rehearsed, Site, Stage
+    from drkit.operations.rehearsal import Rehearsed
+    from drkit.operations.stage import Aim, Site, Stage
     from drkit.protocols import Progress
 
 

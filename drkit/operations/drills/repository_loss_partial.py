@@ -9,11 +9,11 @@ from drkit.model.depth import Depth
 from drkit.model.recovery import RecoveryTarget, TargetKind
 from drkit.model.wal import WalFileName
 from drkit.operations.choice import choose
-from drkit.operations.rehearsal import Aim
+from drkit.operations.stage import Aim
 from drkit.operations.verify import Request, verify
 
 if TYPE_CHECKING:
-    from drkit.operations.rehearsal import Stage
+    from drkit.operations.stage import Stage
     from drkit.operations.windows import Restorable
     from drkit.repository.repository import Repository
 
