@@ -42,7 +42,7 @@ from drkit.postgres.connection import query
 from drkit.postgres.control import read_control
 from drkit.postgres.target_directory import Owner
 from drkit.repository.chain import lineage
-from drkit.repository.evidence import append
+from drkit.repository.evidence import append, head_digest
 from drkit.repository.fingerprint import fingerprint_of
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ def rehearse(site: Site, task: Task, progress: Progress) -> Rehearsed:
         Interrupted: a signal came; there is no record then, and nothing is left behind.
     """
     newest = _newest(site.repository)
+    _need_evidence(site.repository)
     options = site.scratch(newest.server_version // 10000)
     left = tuple(sweep_left_overs(options.directory))
     for one in left:
@@ -276,12 +277,27 @@ class _Run:
             made.append(self._record(sequence, previous, finished))
             return made[-1]
 
-        place = append(repository, build)
+        try:
+            place = append(repository, build)
+        except DrkitError:
+            self.progress.warning(
+                f"no record of this run could be written; it ended as "
+                f"{self._outcome()}: {self._summary()}"
+            )
+            raise
         record = made[-1]
         if record.outcome is not Outcome.FAILED and record.restored is not None:
             label = record.restored.label
             repository.log.append(lambda _: Proven(label, finished, place.digest))
         return place, record
+
+    def _summary(self) -> str:
+        """Say how it ended, for where no record does."""
+        if self.error is not None:
+            return _told(self.error)
+        failed = [one for one in self.checks if one.state is CheckState.FAILED]
+        told = "; ".join(f"{one.name}: {one.detail}" for one in failed)
+        return told or f"{len(self.checks)} checks, none failed"
 
     def _record(self, sequence: int, previous: str, finished: datetime) -> Record:
         stage, opened = self.stage, self.site.repository.log.state.opened
@@ -320,6 +336,17 @@ class _Run:
             system=f"{platform.system()} {platform.release()}",
             configuration=self.site.configuration,
         )
+
+
+def _need_evidence(repository: Repository) -> None:
+    """Refuse a run that could not be recorded, before it takes its hours.
+
+    Raises:
+        KeyUnavailable: the signing key can't be read.
+        Corrupt: the chain of evidence can't be gone on with.
+    """
+    repository.log.identity.signer()
+    head_digest(repository)
 
 
 def _newest(repository: Repository) -> BackupSummary:

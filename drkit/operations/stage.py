@@ -1,7 +1,7 @@
 """What a rehearsed recovery works with: its site, its task, and its stage.
 
-A drill's module needs nothing else: it looks at the stage, times what it does there, and
-returns an aim.
+A drill's module needs nothing else: it looks at the stage, times what it does there,
+and returns an aim.
 """
 
 from __future__ import annotations

@@ -296,6 +296,21 @@ def run_anywhere(protected: Protected, *words: str, code: int | None = 28) -> Re
     return read_all(protected.repository())[-1]
 
 
+def test_what_can_not_be_recorded_is_not_begun(
+    make_protected: Callable[..., Protected],
+) -> None:
+    protected = rehearsing(make_protected(18))
+    protected.backup()
+    key = protected.home / "keys" / "signing.key"
+    away = key.rename(key.with_suffix(".away"))
+    said = drkit(protected, "drill", "run", NAME, "--scenario", "host-loss")
+    assert said.code == 13
+    assert "phase=fetch" not in said.err
+    assert not list(scratch_directory(protected).glob("*"))
+    away.rename(key)
+    assert read_all(protected.repository()) == []
+
+
 def test_there_is_no_such_scenario(
     make_protected: Callable[..., Protected],
 ) -> None:
