@@ -43,7 +43,7 @@ class Copied(NamedTuple):
 
     Attributes:
         files: by the number under which their bytes were written; None where a file
-            vanished before it could be read.
+            vanished before it could be read, or turned out not to belong there.
         damaged: number of the file and block in it, for each page whose checksum
             stayed wrong.
     """

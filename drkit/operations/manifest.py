@@ -28,12 +28,19 @@ def make_manifest(
         below: the parent's page map; only what differs from it is listed.
     """
     packs, frames, file_runs = assemble(packed)
+    taken = np.array([file is not None for file in copied.files], dtype=np.bool_)
+    file_runs = file_runs[taken[file_runs["file"]]]
     counts = np.bincount(file_runs["file"], minlength=len(copied.files))
     listed = _listed(copied, counts.tolist(), below)
     paths, files, renumbered = _file_table(listed)
     runs, files["runs"] = _run_table(file_runs, renumbered, len(paths))
     damaged = np.array(
-        [(renumbered[number], block) for number, block in copied.damaged], dtype=DAMAGED
+        [
+            (renumbered[number], block)
+            for number, block in copied.damaged
+            if taken[number]
+        ],
+        dtype=DAMAGED,
     )
     gone = _gone(copied, below) if below else ()
     return Manifest(head, paths, files, packs, frames, runs, damaged, gone)

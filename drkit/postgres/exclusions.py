@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import re
 from enum import Enum, auto
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 EMPTIED = frozenset(
     {
@@ -103,6 +106,28 @@ def unlogged(names: list[bytes]) -> set[int]:
     """
     matches = [_RELATION.match(name) for name in names]
     return {int(one["number"]) for one in matches if one and one["fork"] == b"init"}
+
+
+def superseded_by_init(paths: Iterable[bytes]) -> set[bytes]:
+    """Return those paths that are forks of relations whose init fork is among them.
+
+    An unlogged relation gets its init fork last: an index, when all of it is built.
+    Whoever lists its directory before that takes its main fork for a logged one. But
+    with both in a backup recovery fails in the end: it makes each main fork out of the
+    init fork, and finds this one there.
+    """
+    files = [(path, relation_file(path)) for path in paths]
+    relations = [
+        (path, (path.rpartition(b"/")[0], one.number), one.fork)
+        for path, one in files
+        if one is not None
+    ]
+    told = {relation for _, relation, fork in relations if fork is Fork.INIT}
+    return {
+        path
+        for path, relation, fork in relations
+        if fork is not Fork.INIT and relation in told
+    }
 
 
 def holds_relations(directory: bytes) -> bool:

@@ -17,7 +17,7 @@ from drkit.postgres.damage import PageChecker
 from drkit.postgres.detection import Detection
 from drkit.postgres.facts import read_facts, read_time
 from drkit.postgres.reading import Reading
-from drkit.postgres.scan import Found, scan
+from drkit.postgres.scan import Found, scan, unlogged_since
 from drkit.postgres.session import BackupSession
 from drkit.postgres.summaries import SINCE_VERSION, changed_blocks
 
@@ -93,7 +93,7 @@ class LocalSource:
         workers.run(tasks, watch=self._check_session)
         self._check_session()
         control = self._copy_control(found, writers[0])
-        return reading.copied(control)
+        return reading.copied(control, unlogged_since(found))
 
     def stop(self) -> BackupEnd:
         """Run pg_backup_stop; its WAL is switched, not waited for."""

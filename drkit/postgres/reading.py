@@ -18,7 +18,7 @@ from drkit.postgres.files import read_full, unreadable
 from drkit.postgres.pages import PAGE, page_lsns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
 
     import numpy.typing as npt
 
@@ -100,12 +100,20 @@ class Reading:
 
         return work
 
-    def copied(self, control: dict[int, int]) -> Copied:
-        """Return what was read, sizes as they were read and not as they were listed."""
+    def copied(
+        self, control: dict[int, int], left_out: Container[bytes] = ()
+    ) -> Copied:
+        """Return what was read, sizes as they were read and not as they were listed.
+
+        Args:
+            control: size by number of a file that was read elsewhere.
+            left_out: paths of files that turned out not to belong into a backup.
+        """
         ends = self._ends | control
         files: list[CopiedFile | None] = []
         for number, file in enumerate(self._found.files):
             gone = number in self._vanished and number not in ends
+            gone = gone or file.path in left_out
             files.append(None if gone else self._copied(number, file, ends))
         found = self._found
         warnings = found.warnings

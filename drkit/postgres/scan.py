@@ -20,6 +20,7 @@ from drkit.postgres.exclusions import (
     excluded_file,
     holds_relations,
     relation_file,
+    superseded_by_init,
     unlogged,
 )
 
@@ -77,6 +78,39 @@ def scan(data_directory: str, names: Mapping[int, str], catalog_version: int) ->
     _Walker(found, root, names, catalog_version).walk(root, b"")
     found.files.sort()
     return found
+
+
+def unlogged_since(found: Found) -> set[bytes]:
+    """Return the paths of files that turn out to be of unlogged relations.
+
+    Their init forks have come since the walk; see `superseded_by_init`. WAL since the
+    backup's start has them.
+    """
+    new = [
+        file.path + b"/" + name
+        for file in found.files
+        if file.kind is FileKind.DIRECTORY and holds_relations(file.path)
+        for name in _init_forks(file.place)
+    ]
+    if not new:
+        return set()
+    there = superseded_by_init([*new, *(file.path for file in found.files)])
+    return {file.path for file in found.files if file.path in there and _is_same(file)}
+
+
+def _init_forks(directory: bytes) -> list[bytes]:
+    try:
+        return [name for name in os.listdir(directory) if name.endswith(b"_init")]
+    except OSError:
+        return []  # dropped since the walk, with all that was in it
+
+
+def _is_same(file: FoundFile) -> bool:
+    """Say whether a file is the one that the walk met, and no other of its name."""
+    try:
+        return os.stat(file.place).st_ino == file.identity
+    except OSError:
+        return False
 
 
 class _Walker:

@@ -15,6 +15,7 @@ from drkit.errors import Corrupt, PostgresRefused
 from drkit.model.copied import BackupEnd, Copied, Started
 from drkit.model.manifest import Tablespace, WalPosition
 from drkit.postgres.damage import PageChecker
+from drkit.postgres.exclusions import superseded_by_init
 from drkit.postgres.facts import read_facts, read_time
 from drkit.postgres.receiving import Receiving
 from drkit.postgres.stream_parent import (
@@ -91,8 +92,10 @@ class StreamSource:
         if receiving.dropped_maps:
             progress.event("visibility maps left out", count=receiving.dropped_maps)
         files = receiving.files(self._storing.unchanged)
+        left_out = superseded_by_init(file.path for file in files)
         damaged = sorted(self._storing.damaged)
-        return Copied([*files], self._tablespaces(), damaged, [])
+        there = [None if file.path in left_out else file for file in files]
+        return Copied(there, self._tablespaces(), damaged, [])
 
     def stop(self) -> BackupEnd:
         """Read the end of the backup from the stream."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
+from drkit.model.label import BackupKind
 from tests.operations.backup_tools import (
     Listener,
     assert_tidy,
@@ -19,7 +21,7 @@ from tests.operations.backup_tools import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from drkit.protocols import Progress
     from tests.operations.scene import Scene
@@ -211,3 +213,52 @@ def test_changes_between_listing_and_reading(version: int, scene: Scene) -> None
     with restored(scene, protected) as found:
         assert content(found) == content(cluster)
         _check_integrity(found)
+
+
+HELD = """
+    CREATE UNLOGGED TABLE passing AS SELECT n FROM generate_series(1, 1000) AS n;
+    CREATE FUNCTION held(n int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$
+        BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN n; END $$;
+"""
+BUILDING = """
+    SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+"""
+
+
+@contextmanager
+def _index_in_the_making(cluster: Cluster) -> Iterator[Callable[[], None]]:
+    """Hold up the making of an index; yield what lets it end, and waits for that."""
+    with cluster.connect() as holder, ThreadPoolExecutor(1) as pool:
+        holder.execute("SELECT pg_advisory_lock(1)")
+        building = pool.submit(cluster.psql, "CREATE INDEX ON passing (held(n))")
+        deadline = time.monotonic() + 60
+        while cluster.sql(BUILDING) == 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+        def go_on() -> None:
+            holder.execute("SELECT pg_advisory_unlock(1)")
+            building.result(60)
+
+        yield go_on
+        building.result(0)
+
+
+@pytest.mark.parametrize("kind", [BackupKind.FULL, BackupKind.INCREMENTAL])
+@pytest.mark.parametrize("version", [15, 18])
+def test_an_unlogged_index_that_is_being_built(
+    version: int, kind: BackupKind, scene: Scene
+) -> None:
+    """Its init fork comes when its main fork has been listed as any other."""
+    protected = _protect(scene, version)
+    cluster = protected.cluster
+    cluster.psql(HELD)
+    if kind is BackupKind.INCREMENTAL:
+        protected.backup()
+    with _index_in_the_making(cluster) as go_on:
+        taken = site(protected, jobs=2).take(Listener({"copy": go_on}), kind)
+    assert taken.kind is kind
+    protected.archive_now()
+    with restored(scene, protected) as found:
+        assert content(found) == content(cluster)
+        found.psql("INSERT INTO passing VALUES (1); DROP TABLE passing")

@@ -19,6 +19,7 @@ from drkit.postgres.exclusions import (
     excluded_file,
     holds_relations,
     relation_file,
+    superseded_by_init,
     unlogged,
 )
 from drkit.postgres.scan import Found, scan
@@ -333,6 +334,20 @@ def test_relation_files_are_told_by_their_paths(
 def test_unlogged_relations_are_those_with_an_init_fork() -> None:
     names = [b"10", b"10_init", b"11", b"12_init", b"t3_13_init", b"x_init"]
     assert unlogged(names) == {10, 12}
+
+
+def test_what_an_init_fork_makes_of_the_other_forks() -> None:
+    unlogged_forks = [
+        b"base/5/10",
+        b"base/5/10.1",
+        b"base/5/10_fsm",
+        b"pg_tblspc/7/PG_18_202506291/5/10",
+    ]
+    others = [b"base/5/11", b"base/6/10", b"base/5/100", b"base/10_init", b"10"]
+    inits = [b"base/5/10_init", b"pg_tblspc/7/PG_18_202506291/5/10_init"]
+    found = superseded_by_init([*unlogged_forks, *others, *inits])
+    assert found == set(unlogged_forks)
+    assert superseded_by_init([*unlogged_forks, *others]) == set()
 
 
 def test_directories_and_files_that_are_left_out() -> None:
