@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from drkit.protocols import Progress
     from drkit.repository.repository import Repository
 
-_FIRST_PAUSE, _LAST_PAUSE = 0.03, 2.0
+_FIRST_PAUSE, _LAST_PAUSE = 0.01, 2.0
+_PAUSE_SHARE = 0.1  # of what was waited so far: archiving takes 0.1 s or a minute
 _TELL_AFTER = 10.0  # seconds
 _TELL_OF_PRIMARY_AFTER = 2.0
 
@@ -98,7 +99,7 @@ def _wait(
 ) -> bool:
     """Wait for a segment; say whether it has come."""
     begun = repository.clock.monotonic()
-    pause, told = _FIRST_PAUSE, False
+    told = False
     while not repository.wal.has(wait.file):
         waited = repository.clock.monotonic() - begun
         if waited >= timeout.total_seconds():
@@ -106,8 +107,8 @@ def _wait(
         if waited >= wait.tell_after and not told:
             progress.warning(f"still waiting for {wait.file.name}: {wait.why()}")
             told = True
+        pause = min(max(waited * _PAUSE_SHARE, _FIRST_PAUSE), _LAST_PAUSE)
         repository.clock.sleep(pause)
-        pause = min(pause * 1.2, _LAST_PAUSE)
     return True
 
 

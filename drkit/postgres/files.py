@@ -21,9 +21,9 @@ def read_full(path: str, descriptor: int, into: memoryview, position: int) -> in
         except OSError as error:
             # the kernel hands over what it could read before it tells of an error
             raise unreadable(path, position + done, error) from error
-        if count == 0:
-            break
         done += count
+        if count == len(into) or count == 0:
+            break
         into = into[count:]
     return done
 

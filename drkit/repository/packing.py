@@ -140,11 +140,12 @@ class PackWriter:
             parts: where in the file each stood, and its length: whole pages.
         """
         frame, key, at = self._frame, self._digest_key, self._filled
+        waiting = self._waiting
         for position, length in parts:
             if not length:
                 continue
-            digest = content_digest(key, frame[at : at + length])
-            self._waiting.append((file, position, length, at, digest))
+            digest = blake3(frame[at : at + length], key=key).digest(DIGEST_BYTES)
+            waiting.append((file, position, length, at, digest))
             at += length
         self._filled = at
         if at >= len(frame):
