@@ -13,10 +13,15 @@ from statistics import median
 import drkit
 
 _BARE = "python -c pass"
+_WAL_PUSH = """
+from drkit.__main__ import start_fast
+start_fast()
+import drkit.cli.archiving
+"""
 _COMMANDS: dict[str, tuple[str, ...]] = {
     _BARE: ("-c", "pass"),
     "drkit --version": ("-m", "drkit", "--version"),
-    "drkit wal push, its imports": ("-c", "import drkit.cli.archiving"),
+    "drkit wal push, its imports": ("-c", _WAL_PUSH),
     "drkit --help": ("-m", "drkit", "--help"),
 }
 

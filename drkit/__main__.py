@@ -17,6 +17,7 @@ _HELP = {"--help", "-h"}
 
 def main() -> None:
     """Run the command line and exit."""
+    start_fast()
     arguments = sys.argv[1:]
     command = arguments[:2]
     if arguments == ["--version"]:
@@ -30,7 +31,6 @@ def main() -> None:
 
 
 def _command_line(arguments: list[str]) -> None:
-    _start_fast()
     from drkit.cli.errors import wants_json
     from drkit.cli.signals import end_at_signals
 
@@ -56,7 +56,7 @@ def _leave(code: int) -> None:
     os._exit(code)
 
 
-def _start_fast() -> None:
+def start_fast() -> None:
     """Spare what importing large libraries would do for nothing: a third of it."""
     gc.set_threshold(_COLLECT_AFTER)
     sys.setswitchinterval(_SWITCH_AFTER)

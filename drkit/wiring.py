@@ -11,7 +11,6 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from drkit.config.compiled import compile_policy
 from drkit.config.secrets import SecretReference
 from drkit.crypto.keys import PURPOSES, parse_kek
 from drkit.repository.identity import read_lineage
@@ -129,6 +128,8 @@ def open_repository(policy: Policy, secrets: Secrets) -> Repository:
     Raises:
         RepositoryMissing: there is no repository.
     """
+    from drkit.config.compiled import compile_policy
+
     compiled = compile_policy(policy)
     connections = max(policy.backup.jobs, 8)
     store = storage(compiled, secrets, LONG_DEADLINE.total_seconds(), connections)
@@ -188,7 +189,7 @@ def verification_journal(
     import hashlib
     import json
 
-    from drkit.config.compiled import cache_dir
+    from drkit.config.cache import cache_dir
     from drkit.operations.journal import open_journal
 
     directory = cache_dir(environ)
@@ -246,7 +247,7 @@ def fingerprint_wanted(policy: Policy, secrets: Secrets) -> FingerprintWanted | 
     from drkit.operations.backup_fingerprint import FingerprintWanted
     from drkit.postgres.fingerprint import connector
 
-    mode = policy.verification.value().fingerprint
+    mode = policy.verification.fingerprint
     if mode is None:
         return None
     password = password_of(policy, secrets)
@@ -283,6 +284,7 @@ def password_of(policy: Policy, secrets: Secrets) -> str | None:
 
 def signing(policy: Policy, secrets: Secrets) -> Signing:
     """Return the policy's signing key, read at first use, and whom it trusts."""
+    from drkit.config.compiled import compile_policy
     from drkit.crypto.signing import parse_public
     from drkit.operations.keys import Signing
 
@@ -301,9 +303,9 @@ def rules(policy: Policy) -> Rules:
     with open(policy.path, "rb") as file:
         configuration = hashlib.sha256(file.read()).hexdigest()
     return Rules(
-        objectives=policy.objectives.value(),
-        retention=policy.retention.value(),
-        backups={kind: when for kind, when in policy.backup.schedule if when},
+        objectives=policy.objectives,
+        retention=policy.retention,
+        backups=policy.backup.schedule.by_kind(),
         verification=None if every is None else Every(every),
         timezone=policy.backup.timezone,
         configuration=configuration,

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import os
-from typing import Annotated, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from drkit import __version__
-from drkit.cli import backup, policy, restore, wal
 from drkit.cli.errors import render, render_unexpected, wants_json
+from drkit.cli.plain import PlainGroup
 from drkit.cli.session import write_err, write_out
 from drkit.cli.signals import interrupted
 
-# Modules that come with capabilities of their own.
-_FURTHER = (
-    "demo",
-    "init",
-    "check",
-    "info",
-    "expire",
-    "keys",
-    "verify",
-    "drill",
-    "heartbeat",
-)
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# Module → what it registers; in the order of the help.
+COMMANDS = {
+    "demo": ("demo",),
+    "init": ("init",),
+    "check": ("check",),
+    "info": ("info",),
+    "expire": ("expire", "pin", "unpin"),
+    "keys": ("keys",),
+    "verify": ("verify",),
+    "drill": ("drill",),
+    "heartbeat": ("heartbeat",),
+    "policy": ("policy",),
+    "backup": ("backup",),
+    "restore": ("restore",),
+    "wal": ("wal",),
+}
 
 _ClickError: Any = typer.BadParameter.__mro__[2]  # ClickException, wherever it lives
 
@@ -35,7 +41,8 @@ def run(arguments: list[str]) -> int:
     """Run the command line; return its exit code."""
     as_json = wants_json(arguments)
     try:
-        code = make_app()(arguments, prog_name="drkit", standalone_mode=False)
+        app = make_app(_modules(arguments))
+        code = app(arguments, prog_name="drkit", standalone_mode=False)
     except _ClickError as error:
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "drkit"
@@ -56,9 +63,20 @@ def run(arguments: list[str]) -> int:
     return int(code or 0)
 
 
-def make_app() -> typer.Typer:
-    """Return the application with every command."""
+def _modules(arguments: list[str]) -> Iterable[str]:
+    """Return the modules to import: that of the command, else all.
+
+    Whatever does not begin with a command needs all of them: it is help, or an error
+    that suggests what was meant.
+    """
+    asked = arguments[0] if arguments else ""
+    return [one for one, names in COMMANDS.items() if asked in names] or COMMANDS
+
+
+def make_app(modules: Iterable[str] = COMMANDS) -> typer.Typer:
+    """Return the application with the commands of these modules of `drkit.cli`."""
     app = typer.Typer(
+        cls=PlainGroup,
         add_completion=False,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
@@ -73,8 +91,8 @@ def make_app() -> typer.Typer:
         "--target-time '2026-01-15 10:30:00+00:00'",
     )
     app.callback()(_root)
-    for module in (*_further(), policy, backup, restore, wal):
-        module.register(app)
+    for module in modules:
+        import_module(f"drkit.cli.{module}").register(app)
     return app
 
 
@@ -96,12 +114,3 @@ def _root(
     ] = False,
 ) -> None:
     pass
-
-
-def _further() -> list[Any]:
-    names = [f"drkit.cli.{name}" for name in _FURTHER]
-    return [
-        importlib.import_module(name)
-        for name in names
-        if importlib.util.find_spec(name)
-    ]

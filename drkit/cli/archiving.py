@@ -25,7 +25,7 @@ import time
 from datetime import UTC, datetime
 
 from drkit import wiring
-from drkit.config.compiled import choose_compiled
+from drkit.config.choosing import choose_compiled
 from drkit.errors import DrkitError, Interrupted, NotFound, UsageError
 from drkit.operations import archive
 

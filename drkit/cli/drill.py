@@ -12,6 +12,7 @@ import typer
 
 from drkit import wiring
 from drkit.cli import drill_action, drill_report, drill_run, drill_verify, render
+from drkit.cli.plain import PlainGroup
 from drkit.cli.records import measured, outcome, printable, record_json, what
 from drkit.cli.session import Session, command
 from drkit.errors import Corrupt, UsageError
@@ -29,6 +30,7 @@ PolicyArgument = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the group."""
     group = typer.Typer(
+        cls=PlainGroup,
         no_args_is_help=True,
         rich_markup_mode=None,
         help="Drills and verifications: their evidence, reports and corrective "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from drkit import wiring
+from drkit.cli.plain import PlainGroup
 from drkit.cli.records import action_json, printable
 from drkit.cli.session import Session, command
 from drkit.errors import UsageError
@@ -34,6 +35,7 @@ _DROPPED = (
 def register(drill: typer.Typer) -> None:
     """Add the group to that of drills."""
     group = typer.Typer(
+        cls=PlainGroup,
         no_args_is_help=True,
         rich_markup_mode=None,
         help="Corrective actions, signed and chained as the drills they follow.",

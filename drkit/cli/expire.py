@@ -83,7 +83,7 @@ def expire(
     repository = wiring.open_repository(loaded, session.secrets)
     planned = plan_expire(
         repository,
-        loaded.retention.value(),
+        loaded.retention,
         repository.clock.now(),
         most=most,
         accept_clock=accept_clock,

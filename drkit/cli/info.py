@@ -79,7 +79,7 @@ def info(
 
 def _policies(session: Session, policy: str | None) -> list[str | None]:
     """Return what to show: the files of all policies if none is named."""
-    from drkit.config.loading import find_policies, policy_dirs
+    from drkit.config.discovery import find_policies, policy_dirs
 
     if policy is not None:
         return [policy]
@@ -94,9 +94,9 @@ def _look(session: Session, name: str | None) -> ClusterInfo:
     repository = wiring.open_repository(policy, session.secrets)
     return cluster_info(
         repository,
-        policy.objectives.value(),
+        policy.objectives,
         wiring.host_name(),
-        policy.retention.value(),
+        policy.retention,
     )
 
 

@@ -9,6 +9,7 @@ import typer
 from drkit import wiring
 from drkit.cli import render
 from drkit.cli.check import findings_json, render_findings
+from drkit.cli.plain import PlainGroup
 from drkit.cli.session import Session, command
 from drkit.errors import KeyUnavailable
 from drkit.model.finding import State
@@ -22,6 +23,7 @@ _PolicyArgument = Annotated[str, typer.Argument(help="A policy's name, or its fi
 def register(app: typer.Typer) -> None:
     """Add the group."""
     group = typer.Typer(
+        cls=PlainGroup,
         no_args_is_help=True,
         rich_markup_mode=None,
         help="List the keys of a cluster, and try whether they open what they should.",

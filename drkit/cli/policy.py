@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from drkit.cli.plain import PlainGroup
 from drkit.cli.session import Session, command, write_out
 from drkit.errors import NotFound, PolicyError
 
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the group."""
     group = typer.Typer(
-        no_args_is_help=True, rich_markup_mode=None, help="Check policy files."
+        cls=PlainGroup,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        help="Check policy files.",
     )
     command(
         group,
@@ -55,13 +59,15 @@ def check(
 
 
 def _check_one(session: Session, file: str) -> dict[str, Any]:
-    from drkit.config.loading import find_policy, load_policy, policy_dirs
+    from drkit.config.discovery import policy_dirs
+    from drkit.config.loading import load_policy
+    from drkit.config.recalling import find_policy
 
     path = file
     try:
         if not os.path.exists(file):
             dirs = policy_dirs(session.options.policy_dir, session.environ)
-            path = find_policy(file, dirs)
+            path = find_policy(file, dirs, session.environ)
         name = load_policy(path, session.environ).name
     except (PolicyError, NotFound) as error:
         return {"file": path, "policy": None, "problems": _problems(session, error)}

@@ -24,6 +24,7 @@ import typer
 from drkit import wiring
 from drkit.cli.errors import render_error, render_unexpected
 from drkit.cli.logs import FORMATS, LEVELS, Redactor, make_log
+from drkit.cli.plain import PlainCommand
 from drkit.cli.progress import BarProgress, LogProgress
 from drkit.cli.signals import Interruption, interrupted
 from drkit.errors import DrkitError, NotFound, PolicyError, UsageError
@@ -154,9 +155,9 @@ class Session:
             NotFound, PolicyError: there is none, or it is wrong.
             UsageError: none is named, and there are several.
         """
-        from drkit.config.loading import load_policy
+        from drkit.config.recalling import recall_policy
 
-        policy = load_policy(self._policy_path(name), self.environ)
+        policy = recall_policy(self._policy_path(name), self.environ)
         self.log = self.log.bind(policy=policy.name)
         return policy
 
@@ -204,13 +205,14 @@ class Session:
         return 1
 
     def _policy_path(self, name: str | None) -> str:
-        from drkit.config.loading import find_policies, find_policy, policy_dirs
+        from drkit.config.discovery import find_policies, policy_dirs
+        from drkit.config.recalling import find_policy
 
         if name is not None and os.sep in name:
             return name
         directories = policy_dirs(self.options.policy_dir, self.environ)
         if name is not None:
-            return find_policy(name, directories)
+            return find_policy(name, directories, self.environ)
         files = find_policies(directories)
         if len(files) == 1:
             return files[0]
@@ -265,7 +267,7 @@ def command(
         call.__annotations__ = {
             one.name: one.annotation for one in signature.parameters.values()
         }
-        app.command(name, epilog=_epilog(examples))(call)
+        app.command(name, cls=PlainCommand, epilog=_epilog(examples))(call)
 
     return register
 

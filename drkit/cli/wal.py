@@ -8,6 +8,7 @@ import typer
 
 from drkit import wiring
 from drkit.cli import archiving, render
+from drkit.cli.plain import PlainGroup
 from drkit.cli.session import Options, Session, command
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ _PolicyOption = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the group."""
     group = typer.Typer(
+        cls=PlainGroup,
         no_args_is_help=True,
         rich_markup_mode=None,
         help="Archive WAL, fetch it back, and look for gaps.",

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from datetime import UTC, timedelta, tzinfo
-from difflib import get_close_matches
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import (
     AfterValidator,
@@ -20,6 +18,7 @@ from pydantic import (
 
 from drkit.config.database_url import check_database_url
 from drkit.config.repository_url import split_repository_url
+from drkit.config.zones import read_zone
 from drkit.model.duration import format_duration, parse_duration
 from drkit.model.schedule import Schedule
 from drkit.model.size import format_size, parse_size
@@ -46,26 +45,6 @@ def _from_text(parse: Callable[[str], Any], kind: type, example: str) -> Any:
         return parse(value)
 
     return PlainValidator(validate)
-
-
-def read_zone(name: str) -> tzinfo:
-    """Return the time zone of an IANA name.
-
-    Raises:
-        ValueError: there is no such zone on this machine.
-    """
-    if name == "UTC":  # also where no zone files are installed
-        return UTC
-    try:
-        return ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
-        zones = available_timezones()
-    near = get_close_matches(name, zones, 1)
-    if not zones:
-        raise ValueError("can't be read: install the system's tzdata package")
-    raise ValueError(
-        f"is no time zone this machine knows; write {near[0] if near else 'UTC'}"
-    )
 
 
 def _zone(name: str) -> str:

@@ -8,31 +8,18 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr, ValidationError
 
 from drkit.config.consistency import contradictions
-from drkit.config.discovery import (
-    find_policies,
-    is_path,
-    no_such_policy,
-    policy_dirs,
-    read_policy_file,
-)
+from drkit.config.discovery import read_policy_file
 from drkit.config.document import Document, Path, Problem, read_document
 from drkit.config.environment import OVERRIDES, PREFIX, SECRETS
-from drkit.config.policy import Policy
 from drkit.config.problems import dotted, explain, line_of, misspelt
+from drkit.config.schema import PolicySchema
 from drkit.config.settings import Settings, read_settings
-from drkit.errors import NotFound, PolicyError
+from drkit.errors import PolicyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = [
-    "find_policies",
-    "find_policy",
-    "load_policy",
-    "parse_policy",
-    "policy_dirs",
-    "policy_schema",
-]
+    from drkit.config.policy import Policy
 
 
 def load_policy(path: str | os.PathLike[str], environ: Mapping[str, str]) -> Policy:
@@ -77,7 +64,7 @@ def _validate(
     policy = None
     try:
         context = {"folder": folder, "path": path}
-        policy = Policy.model_validate(value, context=context)
+        policy = PolicySchema.model_validate(value, context=context).value()
     except ValidationError as error:
         errors = error.errors(include_url=False, include_input=False)
     found = list(explain(errors, document.lines))
@@ -158,54 +145,9 @@ def _told(
             yield f"{path}:{problem.line}: {problem.text}"
 
 
-def find_policy(policy: str, directories: Iterable[str]) -> str:
-    """Return the absolute path of the policy file that `policy` stands for.
-
-    Args:
-        policy: a policy's `name`, or a path that ends in `.yaml` or `.yml`.
-        directories: where to search for the name, as `policy_dirs` returns them.
-
-    Files that are broken don't hide the others: who needs one policy at night must not
-    have to repair another first.
-
-    Raises:
-        NotFound: no policy has that name; tells which there are.
-        PolicyError: two files have it.
-    """
-    if is_path(policy):
-        return os.path.abspath(policy)
-    directories = list(directories)
-    files = find_policies(directories)
-    names = {path: name for path in files if (name := _name_in(path))}
-    found = [path for path, name in names.items() if name == policy]
-    # A file too broken to have a name may still be meant by what it is called.
-    found = found or [
-        path
-        for path in files
-        if path not in names and os.path.basename(path).partition(".")[0] == policy
-    ]
-    if len(found) > 1:
-        raise PolicyError(
-            f"two policies are named {policy}: {found[0]} and {found[1]}",
-            hint="give one of them another name, or name the file you mean",
-        )
-    if not found:
-        raise no_such_policy(policy, names.values(), directories)
-    return found[0]
-
-
-def _name_in(path: str) -> str | None:
-    """Return the name in a policy file, however wrong the rest is."""
-    try:
-        name = read_document(read_policy_file(path)).value.get("name")
-    except (PolicyError, NotFound):
-        return None
-    return name if isinstance(name, str) else None
-
-
 def policy_schema() -> dict[str, Any]:
     """Return the JSON Schema of policy files, for editors that complete and check."""
-    schema = Policy.model_json_schema()
+    schema = PolicySchema.model_json_schema()
     _drop_null(schema)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 

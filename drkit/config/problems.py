@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from pydantic import BaseModel
 
 from drkit.config.document import Path, Problem
-from drkit.config.policy import Policy
+from drkit.config.schema import PolicySchema
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -111,7 +111,7 @@ def _example(path: Path) -> str:
 
 def _fields(path: Path) -> dict[str, FieldInfo]:
     """Return the fields of the section at `path`; empty if there is none."""
-    section: type[BaseModel] | None = Policy
+    section: type[BaseModel] | None = PolicySchema
     for part in path:
         if isinstance(part, int):
             continue  # an entry of a list: what is known of the list holds for it

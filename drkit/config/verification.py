@@ -21,7 +21,8 @@ from drkit.config.fields import (  # noqa: TC001  pydantic reads them
     Duration,
     Size,
 )
-from drkit.config.section import Section, default_jobs
+from drkit.config.policy import default_jobs
+from drkit.config.section import Section
 from drkit.model.fingerprint import Mode
 from drkit.model.verification import (
     Assertion,

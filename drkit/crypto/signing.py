@@ -10,7 +10,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
     Ed25519PrivateKey,
     Ed25519PublicKey,
 )
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from drkit.errors import KeyUnavailable
 
@@ -28,7 +27,7 @@ class Signer:
     def __init__(self, seed: bytes) -> None:
         self._key = Ed25519PrivateKey.from_private_bytes(seed)
         public = self._key.public_key()
-        self.public = public.public_bytes(Encoding.Raw, PublicFormat.Raw)
+        self.public = public.public_bytes_raw()
 
     def __repr__(self) -> str:
         return f"Signer({format_public(self.public)})"

@@ -68,6 +68,16 @@ class Check:
     seconds: float
     compared: int = 0
 
+    @property
+    def made(self) -> bool:
+        """Whether it could be done."""
+        return self.state is not CheckState.NOT_DONE
+
+    @property
+    def passed(self) -> bool:
+        """Whether it was done and found nothing wrong."""
+        return self.state is CheckState.PASSED
+
 
 @dataclass(frozen=True, slots=True)
 class Restored:

@@ -8,7 +8,6 @@ from decimal import Decimal  # noqa: TC003  policies are checked by these types
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from drkit.model.evidence import CheckState
 from drkit.model.fingerprint import Mode
 
 if TYPE_CHECKING:
@@ -148,9 +147,9 @@ class VerificationRules:
         return self.checks - self.allow_missing - none
 
     def _accepts(self, check: Check) -> bool:
-        if check.state is CheckState.NOT_DONE:
-            return kind_of(check.name) in self.allow_missing
-        return check.state is CheckState.PASSED
+        if check.made:
+            return check.passed
+        return kind_of(check.name) in self.allow_missing
 
 
 def kind_of(check: str) -> CheckName | None:

@@ -44,5 +44,5 @@ def check_subject(
         archive_command=wiring.archive_command(policy.path),
         timeout=timeout,
         clock=wiring.SystemClock(),
-        fingerprint=policy.verification.value().fingerprint,
+        fingerprint=policy.verification.fingerprint,
     )

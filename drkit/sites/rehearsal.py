@@ -35,7 +35,7 @@ def rehearsal_site(policy: Policy, secrets: wiring.Secrets) -> Site:
     """
     compiled = compile_policy(policy)
     repository = wiring.open_repository(policy, secrets)
-    rules = policy.verification.value()
+    rules = policy.verification
     directory = rules.directory or os.path.join(_SCRATCH, f"drkit-{policy.name}")
     database = database_of(policy.cluster.url)
     _refuse_production(policy, directory)
@@ -62,7 +62,7 @@ def rehearsal_site(policy: Policy, secrets: wiring.Secrets) -> Site:
         scratch=scratch,
         restore_command=wiring.restore_command(policy),
         rules=rules,
-        objectives=policy.objectives.value(),
+        objectives=policy.objectives,
         jobs=rules.jobs,
         database=database,
         heartbeat_database=policy.heartbeat.database or database,

@@ -10,13 +10,9 @@ from pathlib import Path
 import pytest
 
 import drkit
-from drkit.config.compiled import (
-    cache_dir,
-    choose_compiled,
-    compile_policy,
-    list_compiled,
-    load_compiled,
-)
+from drkit.config.cache import cache_dir, read_entry, read_source, write_entry
+from drkit.config.choosing import choose_compiled, list_compiled, load_compiled
+from drkit.config.compiled import compile_policy
 from drkit.config.loading import load_policy
 from drkit.errors import NotFound, PolicyError, UsageError
 from tests.config.samples import GOOD, changed, policy
@@ -47,11 +43,11 @@ def entry(environ: dict[str, str]) -> Path:
     return found
 
 
-def doctor(environ: dict[str, str]) -> None:
+def doctor(path: str, environ: dict[str, str]) -> None:
     """Change the cached policy, to see whether it is what is read next."""
-    cached = json.loads(entry(environ).read_text())
-    cached["policy"]["name"] = "from-the-cache"
-    entry(environ).write_text(json.dumps(cached))
+    source = read_source(path, environ)
+    compiled, values = map(json.loads, read_entry(source))
+    write_entry(source, compiled | {"name": "from-the-cache"}, values)
 
 
 def cached(path: str, environ: dict[str, str]) -> bool:
@@ -99,7 +95,7 @@ def test_read_from_the_cache_the_second_time(
     path = write(folder, "a", GOOD)
     first = load_compiled(path, environ)
     assert load_compiled(path, environ) == first
-    doctor(environ)
+    doctor(path, environ)
     assert cached(path, environ)
 
 
@@ -108,15 +104,14 @@ def test_whatever_the_policy_depends_on_is_noticed(
 ) -> None:
     path = write(folder, "a", GOOD)
     load_compiled(path, environ)
-    doctor(environ)
+    doctor(path, environ)
     assert cached(path, environ)
     changed_level = {**environ, "DRKIT_BACKUP_COMPRESSION_LEVEL": "9"}
     assert load_compiled(path, changed_level)["compression_level"] == 9
-    load_compiled(path, environ)
-    doctor(environ)
+    assert cached(path, environ)  # each in an entry of its own
     write(folder, "a", GOOD + "# a comment\n")
     assert not cached(path, environ)
-    doctor(environ)
+    doctor(path, environ)
     monkeypatch.setattr(drkit, "__version__", "999")
     assert not cached(path, environ)
 
@@ -172,7 +167,7 @@ def test_an_entry_that_others_can_write_is_ignored(
 ) -> None:
     path = write(folder, "a", GOOD)
     load_compiled(path, environ)
-    doctor(environ)
+    doctor(path, environ)
     entry(environ).chmod(mode)
     assert not cached(path, environ)
 
@@ -182,7 +177,7 @@ def test_a_directory_that_others_can_write_is_not_used(
 ) -> None:
     path = write(folder, "a", GOOD)
     load_compiled(path, environ)
-    doctor(environ)
+    doctor(path, environ)
     Path(environ["DRKIT_CACHE_DIR"]).chmod(0o777)
     assert not cached(path, environ)
     assert "from-the-cache" in entry(environ).read_text()  # nor written
@@ -194,7 +189,7 @@ def test_an_entry_of_another_user_is_ignored(
 ) -> None:
     path = write(folder, "a", GOOD)
     load_compiled(path, environ)
-    doctor(environ)
+    doctor(path, environ)
     os.chown(entry(environ), 65534, 65534)
     assert not cached(path, environ)
 
@@ -204,7 +199,7 @@ def test_a_link_in_the_place_of_an_entry_is_ignored(
 ) -> None:
     path = write(folder, "a", GOOD)
     load_compiled(path, environ)
-    doctor(environ)
+    doctor(path, environ)
     place = entry(environ)
     os.rename(place, tmp_path / "elsewhere")
     place.symlink_to(tmp_path / "elsewhere")
@@ -326,7 +321,7 @@ def test_a_cache_hit_imports_nothing_heavy(
         "import sys; sys.path[:0] = sys.argv[2].split(':')\n"
         "import os, json, hashlib\n"
         "before = set(sys.modules)\n"
-        "from drkit.config.compiled import choose_compiled\n"
+        "from drkit.config.choosing import choose_compiled\n"
         "from drkit.config.secrets import SecretReference\n"
         "found = choose_compiled(None, None, os.environ)\n"
         "SecretReference.parse(found['keys']['wal'])\n"
@@ -337,7 +332,7 @@ def test_a_cache_hit_imports_nothing_heavy(
     done = subprocess.run(
         command, capture_output=True, text=True, check=True, env=environ
     )
-    ours = ("compiled", "discovery", "environment", "secrets")
+    ours = ("cache", "choosing", "discovery", "environment", "secrets")
     # Standard library modules that the interpreter has frozen or built in are free.
     assert set(done.stdout.split()) <= {
         "drkit",

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drkit import wiring
+from drkit.config.document import read_document
 from drkit.config.loading import load_policy, parse_policy
-from drkit.config.policy import Policy
+from drkit.config.schema import PolicySchema
 from drkit.errors import PolicyError
 from drkit.model.fingerprint import Mode
 from drkit.model.schedule import Every
@@ -30,6 +31,8 @@ from tests.config.samples import GOOD
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from drkit.config.policy import Policy
+
 PATH = "/etc/drkit/policies/production.yaml"
 FIRST = GOOD.count("\n") + 1  # the line of `verification:`
 
@@ -39,7 +42,7 @@ def parse(section: str) -> Policy:
 
 
 def rules(section: str) -> VerificationRules:
-    return parse(section).verification.value()
+    return parse(section).verification
 
 
 def assertion(*lines: str) -> str:
@@ -50,7 +53,7 @@ def assertion(*lines: str) -> str:
 
 
 def test_without_a_section_everything_is_asked_for() -> None:
-    found = parse_policy(GOOD.encode(), PATH, {}).verification.value()
+    found = parse_policy(GOOD.encode(), PATH, {}).verification
     assert found == VerificationRules(jobs=found.jobs)
     assert found.checks == set(CheckName)
     assert found.allow_missing == {"amcheck", "fingerprint", "heartbeat"}
@@ -104,9 +107,10 @@ def test_assertions(
     assert (found.comparison, found.expected) == (comparison, expected)
     assert found.tolerance == tolerance
     assert found.check == "assertion: orders"
-    dumped = json.loads(json.dumps(parse(section).model_dump(exclude_none=True)))
-    again = Policy.model_validate(dumped, context={"path": PATH})
-    assert again.verification.value() == rules(section)
+    read = read_document(f"{GOOD}verification:\n{section}".encode()).value
+    checked = PolicySchema.model_validate(read, context={"folder": "/etc"})
+    dumped = json.loads(json.dumps(checked.model_dump(exclude_none=True)))
+    assert PolicySchema.model_validate(dumped).value().verification == rules(section)
 
 
 def test_reports_hear_how_often_a_verification_is_due(tmp_path: Path) -> None:

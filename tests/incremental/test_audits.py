@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,9 +52,8 @@ def audited(
     chosen = SETTINGS | dict(settings or {})
     protected = scene.protect(major, chosen, data_checksums=False)
     policy = protected.policy()
-    often = {"audit_every": timedelta(milliseconds=1)}
-    backup = policy.backup.model_copy(update=often)
-    return protected.cluster, site_of(policy.model_copy(update={"backup": backup}))
+    backup = replace(policy.backup, audit_every=timedelta(milliseconds=1))
+    return protected.cluster, site_of(replace(policy, backup=backup))
 
 
 def incremental(taking: Site) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -176,8 +176,7 @@ def site_of(policy: Policy, source: str | None = None, **options: Any) -> Site:
     """Return a site as a policy says, but for the source."""
     if source is not None:
         source = source.partition("+")[0]
-        backup = policy.backup.model_copy(update={"source": source})
-        policy = policy.model_copy(update={"backup": backup})
+        policy = replace(policy, backup=replace(policy.backup, source=source))
     bare = wiring.bare_storage(compile_policy(policy), wiring.Secrets({}))
     return Site(policy, FaultyStorage(bare), **options)
 
