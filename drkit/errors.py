@@ -7,6 +7,7 @@ DrkitError                     1  failed
 ├── Locked                    12  another run holds the work
 ├── KeyUnavailable            13  a key is missing, wrong or unreadable
 ├── NotFound                  14  no such backup, policy or object
+│   └── BackupExpired         14  a backup was expired while it was read
 ├── Corrupt                   15  stored bytes fail their authentication or shape
 ├── TargetNotEmpty            16  the restore target holds data or a running server
 ├── PostgresUnreachable       17  no connection, or it was lost
@@ -78,6 +79,10 @@ class NotFound(DrkitError):
     """No such backup, policy or WAL file."""
 
     exit_code = 14
+
+
+class BackupExpired(NotFound):
+    """A backup was expired, by another host or run, while it was read."""
 
 
 class Corrupt(DrkitError):

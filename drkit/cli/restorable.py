@@ -48,9 +48,7 @@ def _line(windows: Sequence[Window], holes: Sequence[Hole]) -> list[str]:
     ]
     lines += [f"  EXCEPT {_hole(hole)}" for hole in holes]
     if last.missing is not None:
-        lines.append(
-            f"  EXCEPT what follows: {_lacking(last.missing, damaged=last.damaged)}"
-        )
+        lines.append(f"  EXCEPT what follows: {_lacking(last, last.missing)}")
     notes = dict.fromkeys(note for window in windows for note in window.notes)
     return lines + [f"  note: {note}" for note in notes]
 
@@ -59,12 +57,16 @@ def _hole(hole: Hole) -> str:
     return (
         f"after {render.moment(hole.after_time)}, {hole.after_lsn}, until "
         f"{render.moment(hole.until_time)}, {hole.until_lsn}: "
-        f"{_lacking(hole.missing, damaged=hole.damaged)}"
+        f"{_lacking(hole, hole.missing)}"
     )
 
 
-def _lacking(segment: str, *, damaged: bool) -> str:
-    return f"WAL segment {segment} is {'damaged' if damaged else 'missing'}"
+def _lacking(one: Window | Hole, segment: str) -> str:
+    if one.damaged:
+        return f"WAL segment {segment} is damaged"
+    if one.expired:
+        return f"WAL has expired there, from segment {segment} on"
+    return f"WAL segment {segment} is missing"
 
 
 def _end(window: Window) -> str:
@@ -84,6 +86,7 @@ def _window_json(one: Window) -> dict[str, Any]:
         "end_time": None if one.end_time is None else one.end_time.isoformat(),
         "missing": one.missing,
         "damaged": one.damaged,
+        "expired": one.expired,
         "notes": list(one.notes),
     }
 
@@ -97,4 +100,5 @@ def _hole_json(one: Hole) -> dict[str, Any]:
         "until_time": one.until_time.isoformat(),
         "missing": one.missing,
         "damaged": one.damaged,
+        "expired": one.expired,
     }

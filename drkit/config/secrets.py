@@ -262,12 +262,21 @@ def _unreadable(
         return KeyUnavailable(
             f"{reference.owner}: there is no file {path}",
             hint="bring the file from where your keys are kept safe; "
-            "without it nothing that it encrypted can be read",
+            f"{_without(reference.owner)}",
         )
     return KeyUnavailable(
         f"{reference.owner}: {path} can't be read: {error.strerror}",
         hint=run_as_owner(path) if isinstance(error, PermissionError) else None,
     )
+
+
+def _without(owner: str) -> str:
+    """Say what can't be done without a secret that is lost."""
+    if owner == "keys.signing":
+        return "without it nothing can be written to the log, and restores still work"
+    if owner.startswith("keys."):
+        return "without it nothing that it encrypted can be read"
+    return "or name another place for it in the policy"
 
 
 def _text(data: bytes, path: str, reference: SecretReference) -> str:

@@ -24,6 +24,10 @@ class BackupKind(StrEnum):
     FILES = "files"
 
 
+BASE_BACKUPS = (BackupKind.FULL, BackupKind.INCREMENTAL)
+"""Those that recovery begins with, and that need WAL."""
+
+
 def new_label(now: datetime, kind: BackupKind, last: str | None) -> str:
     """Return a label that is unique and sorts after `last`, whatever the clock did.
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from drkit.model.label import label_time
+from drkit.model.label import BASE_BACKUPS, label_time
+from drkit.model.lsn import Lsn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from drkit.model.backup import BackupSummary, ManifestRef
     from drkit.model.label import BackupKind
-    from drkit.model.lsn import Lsn
+    from drkit.model.wal import Segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,19 @@ class ExpireDone:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpireWal:
+    """WAL is gone; deleting it may start, and no attempt that needs it may begin.
+
+    Attributes:
+        bounds: timeline and LSN before which nobody can count on its WAL any more.
+    """
+
+    TYPE: ClassVar = "expire-wal"
+
+    bounds: tuple[tuple[int, Lsn], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Pin:
     """A backup is kept, whatever retention says, until it is unpinned.
 
@@ -151,6 +165,7 @@ Entry = (
     | Abandon
     | ExpireIntent
     | ExpireDone
+    | ExpireWal
     | Pin
     | Unpin
     | Proven
@@ -184,6 +199,7 @@ class LogState:
         pins: the pin of each live backup that has one.
         proven: the newest proof of each live backup that has one.
         evidence: digest of each record of evidence, by its number.
+        wal_bounds: by timeline, before which position its WAL has expired.
     """
 
     opened: Open | None = None
@@ -193,6 +209,7 @@ class LogState:
     pins: dict[str, Pin] = field(default_factory=dict)
     proven: dict[str, Proven] = field(default_factory=dict)
     evidence: list[str] = field(default_factory=list)
+    wal_bounds: dict[int, Lsn] = field(default_factory=dict)
     last_label: str | None = None
 
     def running(self) -> list[Begin]:
@@ -229,20 +246,25 @@ class LogState:
                 self.backups[entry.backup.label] = entry
             case Abandon():
                 self.attempts[entry.attempt].state = AttemptState.ABANDONED
-            case ExpireIntent():
-                self._expire(entry.labels)
-            case ExpireDone():
-                self.expiring -= set(entry.labels)
+            case ExpireIntent() | ExpireDone() | ExpireWal():
+                self._expire(entry)
             case Pin() | Unpin() | Proven():
                 self._mark(entry)
             case Evidence():
                 self.evidence[entry.record : entry.record + 1] = [entry.digest]
 
-    def _expire(self, labels: tuple[str, ...]) -> None:
-        for label in labels:
-            del self.backups[label]
-            self.proven.pop(label, None)
-        self.expiring |= set(labels)
+    def _expire(self, entry: ExpireIntent | ExpireDone | ExpireWal) -> None:
+        match entry:
+            case ExpireIntent():
+                self.expiring |= set(entry.labels)
+                for label in entry.labels:
+                    del self.backups[label]
+                    self.proven.pop(label, None)
+            case ExpireDone():
+                self.expiring -= set(entry.labels)
+            case ExpireWal():
+                for timeline, bound in entry.bounds:
+                    self.wal_bounds[timeline] = max(self.wal_bound(timeline), bound)
 
     def _mark(self, entry: Pin | Unpin | Proven) -> None:
         match entry:
@@ -252,6 +274,14 @@ class LogState:
                 del self.pins[entry.label]
             case Proven():
                 self.proven[entry.label] = entry
+
+    def wal_bound(self, timeline: int) -> Lsn:
+        """Return the position before which a timeline's WAL has expired; 0 if none."""
+        return self.wal_bounds.get(timeline, Lsn(0))
+
+    def wal_expired(self, segment: Segment, size: int) -> bool:
+        """Say whether a segment of `size` bytes has expired, and is not lost."""
+        return segment.next().start(size) <= self.wal_bound(segment.timeline)
 
     def parent_of(self, label: str) -> str | None:
         """Return the parent of a committed backup."""
@@ -271,7 +301,7 @@ def _begin_refusal(state: LogState, entry: Begin) -> str | None:
         return f"label {entry.label} is not newer than {state.last_label}"
     if entry.parent is not None and entry.parent not in state.backups:
         return f"parent {entry.parent} is no live backup"
-    return None
+    return _needed_before(entry, state.wal_bound(entry.timeline))
 
 
 def _commit_refusal(state: LogState, entry: Commit) -> str | None:
@@ -321,6 +351,21 @@ def _done_refusal(state: LogState, entry: ExpireDone) -> str | None:
     return None
 
 
+def _wal_refusal(state: LogState, entry: ExpireWal) -> str | None:
+    bounds = dict(entry.bounds)
+    if not bounds or len(bounds) != len(entry.bounds):
+        return "it names no timeline, or one twice"
+    running = ((one, bounds.get(one.timeline, Lsn(0))) for one in state.running())
+    return next((why for pair in running if (why := _needed_before(*pair))), None)
+
+
+def _needed_before(begin: Begin, bound: Lsn) -> str | None:
+    """Say that an attempt needs WAL from before a bound; None if it does not."""
+    if begin.kind not in BASE_BACKUPS or begin.start_lsn >= bound:
+        return None
+    return f"{begin.label} needs WAL from {begin.start_lsn} on, not from {bound}"
+
+
 def _live_refusal(state: LogState, entry: Pin | Proven) -> str | None:
     live = entry.label in state.backups
     return None if live else f"{entry.label} is no live backup"
@@ -346,6 +391,7 @@ _RULES: dict[type, Callable[[LogState, Any], str | None]] = {
     Abandon: _abandon_refusal,
     ExpireIntent: _intent_refusal,
     ExpireDone: _done_refusal,
+    ExpireWal: _wal_refusal,
     Pin: _live_refusal,
     Unpin: _unpin_refusal,
     Proven: _live_refusal,

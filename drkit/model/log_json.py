@@ -20,6 +20,7 @@ from drkit.model.log import (
     Evidence,
     ExpireDone,
     ExpireIntent,
+    ExpireWal,
     Open,
     Pin,
     Proven,
@@ -51,6 +52,8 @@ def entry_to_json(entry: Entry) -> dict[str, Any]:
             fields["backup"] = summary_to_json(entry.backup)
         case ExpireIntent() | ExpireDone():
             fields["labels"] = list(entry.labels)
+        case ExpireWal():
+            fields["bounds"] = [[line, str(bound)] for line, bound in entry.bounds]
         case Pin():
             fields["until"] = None if entry.until is None else entry.until.isoformat()
         case Proven():
@@ -113,6 +116,16 @@ def _read_abandon(found: dict[str, Any]) -> Abandon:
     return Abandon(_attempt(found), members.text(found, "reason"))
 
 
+def _read_expire_wal(found: dict[str, Any]) -> ExpireWal:
+    return ExpireWal(tuple(map(_bound, members.listed(found, "bounds"))))
+
+
+def _bound(pair: Any) -> tuple[int, Lsn]:
+    timeline, bound = pair
+    named = {"timeline": timeline, "bound": bound}
+    return members.count(named, "timeline"), Lsn.parse(members.text(named, "bound"))
+
+
 def _read_pin(found: dict[str, Any]) -> Pin:
     until = None if found["until"] is None else members.moment(found, "until")
     return Pin(members.text(found, "label"), members.text(found, "reason"), until)
@@ -142,6 +155,7 @@ _READERS: dict[str, Callable[[dict[str, Any]], Entry]] = {
     Abandon.TYPE: _read_abandon,
     ExpireIntent.TYPE: lambda found: ExpireIntent(members.texts(found, "labels")),
     ExpireDone.TYPE: lambda found: ExpireDone(members.texts(found, "labels")),
+    ExpireWal.TYPE: _read_expire_wal,
     Pin.TYPE: _read_pin,
     Unpin.TYPE: lambda found: Unpin(members.text(found, "label")),
     Proven.TYPE: _read_proven,

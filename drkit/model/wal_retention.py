@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC
 from typing import TYPE_CHECKING, NamedTuple
 
+from drkit.model.lsn import Lsn
 from drkit.model.timeline import TimelineHistory
 from drkit.model.wal import WalFileKind
 
@@ -52,6 +53,7 @@ class WalNeeds:
         digits: how many digits of a name behind its timeline say where it lies.
         floor: from here on everything stays, on every timeline.
         newest_timeline: of what is kept; later timelines stay whole.
+        size: of a segment, in bytes.
         onward: where recoveries begin that can go anywhere from there.
         own: what single backups need to become consistent and to be compared with
             their fingerprints, in order and apart.
@@ -60,6 +62,7 @@ class WalNeeds:
 
     digits: int
     floor: str
+    size: int
     newest_timeline: int
     onward: tuple[Onward, ...]
     own: tuple[Stretch, ...]
@@ -93,6 +96,39 @@ class WalNeeds:
             and (history is None or history.contains(one.timeline, one.lsn))
         ]
         return min([*reached, self.floor])
+
+    def bounds(self, going: Iterable[WalFileName]) -> dict[int, Lsn]:
+        """Return by timeline before which position no recovery can begin any more.
+
+        A backup that starts there and ends before a timeline is left needs that one's
+        WAL as well; so what goes of a timeline bounds those that lead to it.
+
+        Args:
+            going: the files that are to go.
+        """
+        ends: dict[int, Lsn] = {}
+        for file in going:
+            end = self._end(file)
+            ends[file.timeline] = max(ends.get(file.timeline, end), end)
+        found = dict(ends)
+        for timeline, end in ends.items():
+            for leading, left in self._leading(timeline, end):
+                found[leading] = max(found.get(leading, left), left)
+        return found
+
+    def _end(self, file: WalFileName) -> Lsn:
+        """Return the position behind a file, or behind all that may be meant by it."""
+        high, low = int(file.name[8:16], 16), int(file.name[16:24], 16)
+        inside = 1 << 32 if self.digits < _WHOLE else (low + 1) * self.size
+        return Lsn((high << 32) + min(inside, 1 << 32))
+
+    def _leading(self, timeline: int, end: Lsn) -> Iterator[tuple[int, Lsn]]:
+        """Yield the timelines that lead to one, each with where it is left."""
+        history = _history(timeline, self.histories)
+        if history is not None:
+            yield from history.switches
+        else:
+            yield from ((earlier, end) for earlier in range(1, timeline))
 
     def _owned(self, place: str) -> bool:
         at = bisect_right(self.own, place, key=lambda one: one.first)
@@ -131,6 +167,7 @@ def wal_needs(
     return WalNeeds(
         digits=names.digits,
         floor=min(map(names.of, starts)),
+        size=names.size,
         newest_timeline=max(one.timeline for one in kept),
         onward=tuple(
             Onward(one.timeline, one.start_lsn, names.of(one.start_lsn))

@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     )
     from drkit.operations.parent import Parent, Present
     from drkit.protocols import BaseBackupSource, Progress
-    from drkit.repository.log import LoggedEntry
     from drkit.repository.repository import Repository
 
 
@@ -165,7 +164,6 @@ def _begin(
     if isinstance(parent, str):
         reason, parent = parent, None
     now, state = repository.clock.now(), repository.log.state
-    known = len(repository.log.entries)
     started = source.start(
         f"drkit {new_label(now, _kind(parent), state.last_label)}",
         parent.content if parent else None,
@@ -178,7 +176,7 @@ def _begin(
     keys = tuple((key.purpose, key.key_id.hex()) for key in (data_key, manifest_key))
 
     def decide(state: LogState) -> Entry:
-        _refuse_overtaken(repository.log.entries[known:], start)
+        _refuse_expired_wal(state, start)
         label = new_label(now, kind, state.last_label)
         above = parent.label if parent else None
         return Begin(attempt, label, kind, above, start.lsn, start.timeline, keys)
@@ -198,20 +196,16 @@ def _begin(
     )
 
 
-def _refuse_overtaken(meanwhile: Sequence[LoggedEntry], start: WalPosition) -> None:
-    """Refuse to begin behind the back of a later backup that has ended already.
-
-    An expiry that saw it, and not this one, may be about to delete WAL up to its start.
-    """
-    for logged in meanwhile:
-        entry = logged.entry
-        if isinstance(entry, Commit) and entry.backup.start_lsn > start.lsn:
-            raise AttemptFenced(
-                f"backup {entry.backup.label} began after this one, at "
-                f"{entry.backup.start_lsn}, and has ended before this one was in the "
-                f"log; WAL from {start.lsn} on may be expired",
-                hint="nothing was stored; run the command again",
-            )
+def _refuse_expired_wal(state: LogState, start: WalPosition) -> None:
+    """Refuse to begin where an expiry may have deleted WAL, or be about to."""
+    bound = state.wal_bound(start.timeline)
+    if start.lsn < bound:
+        raise AttemptFenced(
+            f"this backup would need WAL of timeline {start.timeline} from {start.lsn} "
+            f"on, and what lies before {bound} has expired",
+            hint="nothing was stored; a standby that lags has to catch up first: run "
+            f"the command again once it has replayed {bound} and the checkpoint behind",
+        )
 
 
 def _kind(parent: Parent | None) -> BackupKind:

@@ -11,11 +11,12 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from drkit.errors import DrkitError, PostgresRefused
+from drkit.errors import Corrupt, DrkitError, PostgresRefused
 from drkit.model.finding import Finding, State, failed, ok, skipped
 from drkit.operations import preflight
 from drkit.operations.keys import Signing, check_keys
 from drkit.operations.roundtrip import wal_round_trip
+from drkit.operations.verify_evidence import check_evidence
 from drkit.postgres.facts import read_facts
 from drkit.repository.identity import prove_create_only
 
@@ -155,6 +156,27 @@ def _keys(subject: Subject, found: _Found) -> Iterator[Finding]:
         )
 
 
+def _evidence(_: Subject, found: _Found) -> Iterator[Finding]:
+    """Hold the chain of evidence against the log, which must be readable."""
+    if found.repository is None:
+        yield skipped("evidence", _NO_REPOSITORY)
+        return
+    if any(one.name == "log" and one.state is not State.OK for one in found.findings):
+        yield skipped("evidence", "the log could not be read")
+        return
+    damage = check_evidence(found.repository)
+    if damage is None:
+        count = len(found.repository.log.state.evidence)
+        yield ok(
+            "evidence", f"{count} records, all there and each behind the one before"
+        )
+    else:
+        hint = (
+            "`drkit drill list` tells everything; restore what is missing from a copy"
+        )
+        yield failed("evidence", Corrupt(f"{damage.name} {damage.what}", hint=hint))
+
+
 def _server(subject: Subject, found: _Found) -> Iterator[Finding]:
     found.connection = subject.connect()
     yield preflight.check_rights(found.connection, subject.source)
@@ -262,6 +284,7 @@ _CHECKS: dict[str, Look] = {
     "repository": _repository,
     "create-only": _create_only,
     "keys": _keys,
+    "evidence": _evidence,
     "server": _server,
     "settings": _settings,
     "data directory": _data_directory,

@@ -133,9 +133,11 @@ class ArchivedWal:
                 hint="choose another backup; `drkit info` lists them",
             )
         if reached.gap:
+            expired = self._repository.log.state.wal_expired(reached.missing, size)
+            why = "has expired" if expired else "is missing"
             notes.append(
-                f"WAL segment {reached.missing.name(size)} is "
-                f"{'damaged' if damaged else 'missing'}; recovery can't go past "
+                f"WAL segment {reached.missing.name(size)} "
+                f"{'is damaged' if damaged else why}; recovery can't go past "
                 f"{reached.end}"
             )
         choice = Choice(

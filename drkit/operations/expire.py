@@ -12,6 +12,7 @@ from drkit.model.fate import fates, lapsed
 from drkit.model.log import AttemptState, ExpireDone, ExpireIntent, Unpin
 from drkit.operations.attempts import abandon_dead
 from drkit.operations.deleting import delete_all, delete_backup, needed_keys
+from drkit.operations.expire_wal import NothingToWrite, expire_wal
 from drkit.operations.retaining import catalog_of, needs_of, read_histories
 
 if TYPE_CHECKING:
@@ -78,10 +79,6 @@ class Expired:
     wal_files: int = 0
     wal_bytes: int = 0
     wal_retained: int = 0
-
-
-class _NothingToWrite(Exception):
-    """The log's state has made an entry needless."""
 
 
 def plan_expire(
@@ -231,12 +228,12 @@ def _intend(repository: Repository, plan: ExpirePlan, chain: Labels) -> Labels:
     def decide(state: LogState) -> Entry:
         labels = _still_expiring(plan, state, chain)
         if not labels:
-            raise _NothingToWrite
+            raise NothingToWrite
         return ExpireIntent(labels)
 
     try:
         entry = repository.log.append(decide).entry
-    except _NothingToWrite:
+    except NothingToWrite:
         return ()
     return entry.labels if isinstance(entry, ExpireIntent) else ()
 
@@ -247,13 +244,13 @@ def _lift_pin(repository: Repository, label: str, now: datetime) -> None:
     def decide(state: LogState) -> Entry:
         pin = state.pins.get(label)
         if pin is None or not lapsed(pin, now):
-            raise _NothingToWrite
+            raise NothingToWrite
         return Unpin(label)
 
     if label in repository.log.state.pins:
         try:
             repository.log.append(decide)
-        except _NothingToWrite:
+        except NothingToWrite:
             return
 
 
@@ -305,25 +302,23 @@ def _write_done(repository: Repository, labels: Sequence[str]) -> None:
     def decide(state: LogState) -> Entry:
         left = tuple(label for label in labels if label in state.expiring)
         if not left:
-            raise _NothingToWrite
+            raise NothingToWrite
         return ExpireDone(left)
 
     try:
         repository.log.append(decide)
-    except _NothingToWrite:
+    except NothingToWrite:
         return
 
 
 def _delete_wal(repository: Repository, plan: ExpirePlan, done: Expired) -> None:
     """Delete the plan's WAL that nothing needs, as the log says now."""
-    repository.log.read()
-    needs = needs_of(repository, plan.retention, plan.histories, plan.time)
-    if needs is None:
-        return
-    expired = needs.test()
-    sizes = {
-        repository.wal.name(one.file): one.size for one in plan.wal if expired(one.file)
-    }
+    going = expire_wal(
+        repository,
+        plan.wal,
+        lambda: needs_of(repository, plan.retention, plan.histories, plan.time),
+    )
+    sizes = {repository.wal.name(one.file): one.size for one in going}
     retained = delete_all(repository.storage, list(sizes))
     done.wal_retained = len(retained)
     done.wal_files = len(sizes) - len(retained)

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
     from drkit.model.backup import BackupSummary
     from drkit.model.fingerprint import Fingerprint
+    from drkit.model.log import LogState
     from drkit.operations.restore import RestorePlan
     from drkit.operations.scratch import LeftOver, Recovered, Scratch
     from drkit.operations.stage import Aim, Site, Task
@@ -177,7 +178,7 @@ class _Run:
     ) -> None:
         head = plan.page_map.head
         if self._latest():
-            self.checks.append(_wal(plan))
+            self.checks.append(_wal(plan, aim.repository.log.state))
         expected, at_it = self._expected(aim, plan)
         subject = Subject(
             server=scratch.server,
@@ -382,7 +383,7 @@ def _restored(
     )
 
 
-def _wal(plan: RestorePlan) -> Check:
+def _wal(plan: RestorePlan, state: LogState) -> Check:
     """Look whether all archived WAL was replayed: a hole in it hides the rest."""
     reached, size = plan.choice.reach, plan.backup.wal_segment_size
     count = len(reached.segments)
@@ -390,6 +391,9 @@ def _wal(plan: RestorePlan) -> Check:
         detail = f"{count} segments behind {plan.backup.label}, without a hole"
         return Check("wal", CheckState.PASSED, detail, 0.0, count)
     missing = reached.missing.name(size)
+    if state.wal_expired(reached.missing, size):
+        detail = f"{count} segments behind {plan.backup.label}; the next have expired"
+        return Check("wal", CheckState.PASSED, detail, 0.0, count)
     detail = f"segment {missing} is missing or damaged; what was archived behind it "
     detail += f"can't be had: recovery ends at {reached.end}"
     return Check("wal", CheckState.FAILED, detail, 0.0, count)

@@ -16,6 +16,7 @@ from drkit.model.manifest import CONTROL_FILE, FileKind
 from drkit.operations.choice import choose
 from drkit.operations.delta import Patched, patch_files
 from drkit.operations.delta_plan import DeltaPlan, existing_directory, plan_delta
+from drkit.operations.expiry import telling_expiry, warn_of_expiry
 from drkit.operations.filling import write_files
 from drkit.operations.recovery import (
     copy_settings,
@@ -124,7 +125,23 @@ def plan_restore(repository: Repository, request: RestoreRequest) -> RestorePlan
     existing = request.delta and holds_anything(request.to)
     if not existing:
         refuse_unless_free(request.to)
-    choice = choose(repository, request.label, request.target)
+    choice = _choose(repository, request)
+    with telling_expiry(repository, choice.commit.backup.label, "read"):
+        return _plan(repository, request, choice, existing=existing)
+
+
+def _choose(repository: Repository, request: RestoreRequest) -> Choice:
+    """Choose the backup; one that was asked for may expire at that moment."""
+    if request.label is None:
+        return choose(repository, None, request.target)
+    label = repository.find(request.label).backup.label
+    with telling_expiry(repository, label, "read"):
+        return choose(repository, label, request.target)
+
+
+def _plan(
+    repository: Repository, request: RestoreRequest, choice: Choice, *, existing: bool
+) -> RestorePlan:
     page_map = read_chain(repository, choice.commit)
     tablespaces = _map_tablespaces(page_map, request)
     delta = None
@@ -166,12 +183,18 @@ def execute_restore(
 
     Raises:
         Corrupt: a pack is missing or damaged; the directory stays marked incomplete.
+        BackupExpired: another host has expired it meanwhile; likewise.
         NoSpace, StorageError: of the target or the repository.
     """
     request, page_map = plan.request, plan.page_map
     patched = None
     target = _target(plan)
-    with closing(target), _explained(request.to, in_place=plan.delta is not None):
+    left = f"{request.to} is incomplete, and no server starts in it"
+    with (
+        closing(target),
+        _explained(request.to, in_place=plan.delta is not None),
+        telling_expiry(repository, plan.backup.label, "restored", left),
+    ):
         progress.phase("prepare")
         target.begin()
         directories = _make_directories(target, page_map)
@@ -188,6 +211,7 @@ def execute_restore(
         target.put_last(CONTROL_FILE, plan.control, _directory_mode(page_map) & 0o660)
         target.sync_directories([b"global"])
         target.complete()
+    warn_of_expiry(repository, plan.backup.label, progress)
     return patched
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from drkit.errors import DrkitError
 from drkit.model.fate import Catalog
-from drkit.model.label import BackupKind
+from drkit.model.label import BASE_BACKUPS
 from drkit.model.log import Commit
 from drkit.model.timeline import TimelineHistory
 from drkit.model.wal_retention import before, wal_needs
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from drkit.repository.repository import Repository
 
     Histories = Mapping[int, TimelineHistory]
-
-BASE_BACKUPS = (BackupKind.FULL, BackupKind.INCREMENTAL)
 
 
 def read_histories(repository: Repository) -> tuple[dict[int, TimelineHistory], int]:

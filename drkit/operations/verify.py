@@ -20,8 +20,10 @@ from drkit.model.damage import Damage, DamageKind
 from drkit.model.depth import Depth
 from drkit.model.wal import WalFileKind, parse_segment
 from drkit.operations.blame import blamed
+from drkit.operations.expiry import backup_expired, expiry_of
 from drkit.operations.known import known_losses, known_objects
 from drkit.operations.verify_data import DataCheck, DataFound
+from drkit.operations.verify_evidence import check_evidence
 from drkit.operations.verify_names import unexpected
 from drkit.operations.verify_objects import verify_objects, with_ancestors
 from drkit.operations.verify_record import record
@@ -121,8 +123,8 @@ class Verification:
         lost = any(one.damaged for one in found.windows)
         if lost or any(one.damaged for one in found.unrestorable):
             return Corrupt.exit_code  # known from before, and not looked at again
-        holes = found.holes or any(one.missing is not None for one in found.windows)
-        return WalMissing.exit_code if holes or found.unrestorable else 0
+        lacking = [one for one in found.windows if one.missing and not one.expired]
+        return WalMissing.exit_code if lacking or found.unrestorable else 0
 
 
 def verify(
@@ -137,7 +139,7 @@ def verify(
         journal: what to go on with, and where to remember how far it came.
 
     Raises:
-        NotFound: there is no such backup, or none at all.
+        NotFound: there is no such backup, or none at all, or it has just expired.
         Corrupt: the log is damaged: then nothing else can be believed.
         StorageError: the store failed in a way that may pass.
     """
@@ -145,14 +147,16 @@ def verify(
     commits = with_ancestors(repository, chosen)
     progress.phase("objects")
     objects = verify_objects(repository, chosen, progress)
+    evidence = None if request.label is not None else check_evidence(repository)
     data = DataFound()
     if request.depth is Depth.DATA:
         sealed = {one.backup for one in objects.damage if one.kind is DamageKind.KEY}
         openable = [one for one in commits if one.backup.label not in sealed]
         data = _data(repository, request, (chosen, openable), journal, progress)
-    damage, notes = _settled(repository, [*objects.damage, *data.damage])
     lost = Lost() if request.depth is Depth.DATA else known_losses(repository)
-    damage, found = _restorable(repository, chosen, damage, data.segments, lost)
+    doubtful = [*objects.damage, *data.damage, *filter(None, [evidence])]
+    damage, found, notes = _concluded(repository, chosen, doubtful, data.segments, lost)
+    _refuse_expired(repository, request, chosen)
     notes += [*objects.notes, *_notes(repository, request, objects, data)]
     looked = data.looked | (frozenset() if journal is None else journal.done)
     recorded = record(repository, damage, looked, complete=_complete(request))
@@ -216,6 +220,39 @@ def _data(
     sound = (lambda _: None) if journal is None else journal.sound
     check = DataCheck(repository, turn, sound, progress)
     return check.run(all_commits, wal, request.jobs)
+
+
+def _concluded(
+    repository: Repository,
+    chosen: Sequence[Commit],
+    doubtful: Sequence[Damage],
+    files: Sequence[WalFileName],
+    lost: Lost,
+) -> tuple[list[Damage], Restorable | None, list[str]]:
+    """Say what is damaged and what can be restored, both by one state of the log."""
+    while True:
+        damage, notes = _settled(repository, doubtful)
+        count, names = len(repository.log.entries), {one.name for one in damage}
+        bad = [file for file in files if repository.wal.name(file) in names]
+        damage, found = _restorable(repository, chosen, damage, bad, lost)
+        repository.log.read()
+        if len(repository.log.entries) == count:
+            return damage, found, notes
+
+
+def _refuse_expired(
+    repository: Repository, request: Request, chosen: Sequence[Commit]
+) -> None:
+    """Refuse to call a backup sound, or damaged, that is gone.
+
+    Raises:
+        BackupExpired: the one that was asked for has expired meanwhile.
+    """
+    if request.label is not None:
+        label = chosen[0].backup.label
+        expired = expiry_of(repository, label)
+        if expired is not None:
+            raise backup_expired(repository, label, expired, "verified")
 
 
 def _settled(

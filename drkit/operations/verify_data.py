@@ -19,8 +19,10 @@ from drkit.errors import (
 from drkit.model.damage import Damage, DamageKind, Place
 from drkit.model.wal import WalFileKind
 from drkit.operations.blame import add_place, places
+from drkit.operations.expiry import expiry_of
 from drkit.operations.verify_log import check_entry
 from drkit.operations.verify_pages import PageAudit, PageTally
+from drkit.operations.verify_wal import expired_wal
 from drkit.postgres.walfile import check_wal_file
 from drkit.repository.checking import PackChecker, pack_name, pack_place
 from drkit.repository.findings import stretches
@@ -194,9 +196,17 @@ class DataCheck:
                 found.damage.append(damage)
         if damage is None:
             self._sound(name)
-        else:
+        elif not self._has_expired(damage):
             self._progress.warning(f"{name} {damage.what}")
         self._progress.advance(size)
+
+    def _has_expired(self, damage: Damage) -> bool:
+        """Say whether what is damaged has expired since; read the log on for it."""
+        with self._lock:
+            if damage.backup is not None:
+                return expiry_of(self._repository, damage.backup) is not None
+            self._repository.log.read()
+            return expired_wal(self._repository, damage)
 
 
 class _Waiting:

@@ -44,7 +44,8 @@ def wal_to_open(
 def expired_wal(repository: Repository, damage: Damage) -> bool:
     """Say whether a WAL file was removed, rightly, while it was being verified.
 
-    It was if no live backup begins as early.
+    It was if the log says so and no live backup needs it to be consistent, or if no
+    live backup begins as early.
     """
     file = _wal_file(damage.name)
     opened = repository.log.state.opened
@@ -53,9 +54,12 @@ def expired_wal(repository: Repository, damage: Damage) -> bool:
     if file.kind is WalFileKind.HISTORY:
         return False
     size = opened.segment_size
-    end = parse_segment(file.name[:24], size).next().start(size)
-    live = repository.log.state.backups.values()
-    return all(end <= one.backup.start_lsn for one in live)
+    segment = parse_segment(file.name[:24], size)
+    end = segment.next().start(size)
+    live = [one.backup for one in repository.log.state.backups.values()]
+    if repository.log.state.wal_expired(segment, size):
+        return all(file.name[:24] not in _own_wal(one) for one in live)
+    return all(end <= one.start_lsn for one in live)
 
 
 def _wal_file(name: str) -> WalFileName | None:

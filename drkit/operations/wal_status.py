@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from drkit.errors import RepositoryMissing
-from drkit.model.reach import gaps
-from drkit.model.wal import WalFileKind, parse_segment
+from drkit.model.reach import Gap, gaps
+from drkit.model.wal import Segment, WalFileKind, parse_segment
 
 if TYPE_CHECKING:
-    from drkit.model.reach import Gap
-    from drkit.model.wal import Segment
     from drkit.repository.repository import Repository
 
 
@@ -21,6 +19,7 @@ class TimelineStatus:
     """The archived segments of one timeline.
 
     Attributes:
+        gaps: what is missing between them; what has expired is not.
         stored_bytes: what they take in the repository.
     """
 
@@ -74,16 +73,27 @@ def wal_status(repository: Repository) -> WalStatus:
             sizes[segment.timeline][segment] = stored.size
         else:
             other[stored.file.kind] += 1
-    lines = (_timeline(timeline, sizes[timeline]) for timeline in sorted(sizes))
+    state = repository.log.state
+    lines = [
+        _timeline(timeline, sizes[timeline], state.wal_bound(timeline) // size)
+        for timeline in sorted(sizes)
+    ]
     return WalStatus(size, tuple(lines), other, total)
 
 
-def _timeline(timeline: int, sizes: dict[Segment, int]) -> TimelineStatus:
+def _timeline(timeline: int, sizes: dict[Segment, int], first: int) -> TimelineStatus:
+    """Describe a timeline, whose segments before the one of number `first` may go."""
+    lost = (gap for gap in gaps(sizes) if gap.last.number >= first)
     return TimelineStatus(
         timeline,
         min(sizes),
         max(sizes),
         len(sizes),
-        tuple(gaps(sizes)),
+        tuple(_behind(gap, first) for gap in lost),
         sum(sizes.values()),
     )
+
+
+def _behind(gap: Gap, first: int) -> Gap:
+    """Return what of a gap lies at or behind the segment of number `first`."""
+    return gap._replace(first=Segment(gap.first.timeline, max(gap.first.number, first)))

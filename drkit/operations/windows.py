@@ -32,6 +32,7 @@ class Window:
         end_time: of the last commit in it; None if its newest segments hold none.
         missing: the first segment that is missing behind it, if more follow.
         damaged: whether that segment is there, but can't be read.
+        expired: whether it was to go, so that nothing is wrong.
     """
 
     labels: tuple[str, ...]
@@ -42,6 +43,7 @@ class Window:
     end_time: datetime | None
     missing: str | None
     damaged: bool
+    expired: bool
     notes: tuple[str, ...]
 
 
@@ -52,7 +54,7 @@ class Hole:
     Attributes:
         after_time: the last moment before it, `after_lsn` where that WAL ends.
         until_time: the end of the backup with which the next window begins.
-        missing, damaged: the first segment that is missing, as in `Window`.
+        missing, damaged, expired: the first segment that is missing, as in `Window`.
     """
 
     timeline: int
@@ -62,6 +64,7 @@ class Hole:
     until_time: datetime
     missing: str
     damaged: bool
+    expired: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +211,7 @@ class _Wal:
         first = backups[0]
         size = first.wal_segment_size
         tail = self.archive.tail(reached, size)
-        missing = tail.reach.missing
+        missing, state = tail.reach.missing, self._repository.log.state
         return Window(
             labels=tuple(backup.label for backup in backups),
             timeline=history.timeline,
@@ -218,6 +221,7 @@ class _Wal:
             end_time=tail.last_commit,
             missing=missing.name(size) if tail.reach.gap else None,
             damaged=tail.damaged is not None or missing in self._lost,
+            expired=tail.reach.gap and state.wal_expired(missing, size),
             notes=tuple(notes),
         )
 
@@ -264,6 +268,7 @@ def _holes(
                     after.start_time,
                     before.missing,
                     before.damaged,
+                    before.expired,
                 )
 
 

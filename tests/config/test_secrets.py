@@ -114,6 +114,23 @@ def test_a_file_without_a_secret(
     assert caught.value.__context__ is None
 
 
+@pytest.mark.parametrize(
+    ("field", "told"),
+    [
+        ("keys.wal", "nothing that it encrypted can be read"),
+        ("keys.signing", "nothing can be written to the log, and restores still work"),
+        ("repository.password", "name another place for it in the policy"),
+    ],
+)
+def test_what_is_not_possible_without_a_file(
+    tmp_path: Path, field: str, told: str
+) -> None:
+    lost = SecretReference.parse(f"file:{tmp_path / 'absent'}", field=field)
+    with pytest.raises(KeyUnavailable) as caught:
+        lost.resolve({})
+    assert told in (caught.value.hint or "")
+
+
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(KeyUnavailable, match=r"keys\.wal: there is no file"):
         reference(tmp_path / "absent").resolve({})

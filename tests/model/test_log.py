@@ -21,6 +21,7 @@ from drkit.model.log import (
     Evidence,
     ExpireDone,
     ExpireIntent,
+    ExpireWal,
     LogState,
     Open,
     Pin,
@@ -57,6 +58,7 @@ LATER = datetime(2026, 3, 1, tzinfo=UTC)
 PIN = Pin(FULL.label, "before the migration", LATER)
 PROVEN = Proven(FULL.label, LATER, "ab" * 32)
 RECORDED = Evidence(0, "ab" * 32)
+AT_FULL, BEHIND_FULL = Lsn(0x2000028), Lsn(0x2000029)
 ENTRIES: list[Entry] = [
     OPEN,
     FULL,
@@ -70,6 +72,7 @@ ENTRIES: list[Entry] = [
     Unpin(FULL.label),
     PROVEN,
     RECORDED,
+    ExpireWal(((1, Lsn(0x28000000)), (3, Lsn(0x1600000000)))),
 ]
 
 
@@ -116,6 +119,14 @@ ALLOWED: list[tuple[tuple[Entry, ...], Entry]] = [
     ((RECORDED,), RECORDED),
     ((RECORDED,), replace(RECORDED, record=1)),
     ((RECORDED, replace(RECORDED, record=1)), RECORDED),
+    ((ExpireWal(((1, AT_FULL),)),), FULL),
+    ((FULL,), ExpireWal(((1, AT_FULL), (2, BEHIND_FULL)))),
+    ((FULL, COMMIT_FULL), ExpireWal(((1, BEHIND_FULL),))),
+    ((FULL, Abandon(FULL.attempt, "")), ExpireWal(((1, BEHIND_FULL),))),
+    ((ExpireWal(((1, BEHIND_FULL),)),), ExpireWal(((1, AT_FULL),))),
+    ((ExpireWal(((2, BEHIND_FULL),)),), FULL),
+    ((ExpireWal(((1, BEHIND_FULL),)),), replace(FULL, timeline=2)),
+    ((ExpireWal(((1, BEHIND_FULL),)),), replace(FULL, kind=BackupKind.DUMP)),
 ]
 
 REFUSED: list[tuple[tuple[Entry, ...], Entry, str]] = [
@@ -166,6 +177,15 @@ REFUSED: list[tuple[tuple[Entry, ...], Entry, str]] = [
     ((), replace(RECORDED, record=1), "names no record of evidence 0"),
     ((RECORDED,), replace(RECORDED, digest="cd" * 32), "is another one"),
     ((FULL, COMMIT_FULL, ExpireIntent((FULL.label,))), PROVEN, "no live backup"),
+    ((ExpireWal(((1, BEHIND_FULL),)),), FULL, "from 0/2000028 on, not from 0/2000029"),
+    (
+        (ExpireWal(((1, BEHIND_FULL),)), ExpireWal(((1, AT_FULL),))),
+        FULL,
+        "from 0/2000028 on, not from 0/2000029",
+    ),
+    ((FULL,), ExpireWal(((1, BEHIND_FULL),)), "from 0/2000028 on, not from 0/2000029"),
+    ((), ExpireWal(()), "names no timeline"),
+    ((), ExpireWal(((1, AT_FULL), (1, BEHIND_FULL))), "or one twice"),
 ]
 
 

@@ -165,6 +165,46 @@ def test_an_unknown_history_keeps_what_it_might_need() -> None:
     assert told[3] == list(range(20))
 
 
+def bounds(
+    archived: list[WalFileName], kept: list[BackupSummary], *known: TimelineHistory
+) -> dict[int, float]:
+    """What bounds say of what goes, in segments."""
+    histories = {one.timeline: one for one in known}
+    needs = wal_needs(kept, [], [], histories, None)
+    assert needs is not None
+    found = needs.bounds(filter(needs.test(), archived))
+    return {timeline: bound / SEGMENT for timeline, bound in found.items()}
+
+
+def test_bounds_lie_behind_the_last_that_goes_and_not_before_what_is_lacking() -> None:
+    kept = [full(1, 80)]
+    assert bounds(ALL, kept) == {1: 80}
+    assert bounds(files(1, 0, 49), kept) == {1: 50}
+    assert bounds(files(1, 80, 99), kept) == {}
+
+
+def test_what_goes_of_a_timeline_bounds_those_that_lead_to_it() -> None:
+    """Of timeline 1 nothing is listed: what begins there can't go on on 2 or 3."""
+    branches = [history(2, (1, 50)), history(3, (1, 50), (2, 60))]
+    kept = [full(1, 80, timeline=3)]
+    archived = [*files(3, 60, 99)]
+    assert bounds(archived, kept, *branches) == {1: 50.5, 2: 60.5, 3: 80}
+    archived = [*files(1, 0, 70), *files(2, 50, 99)]
+    kept = [full(1, 80, timeline=2)]
+    assert bounds(archived, kept, branches[0]) == {1: 71, 2: 80}
+
+
+def test_an_unknown_history_bounds_all_earlier_timelines() -> None:
+    kept = [full(1, 80, timeline=3)]
+    assert bounds(files(3, 60, 99), kept) == {1: 80, 2: 80, 3: 80}
+
+
+def test_a_branch_from_far_back_is_not_bounded() -> None:
+    """Recovery to an old moment makes a timeline that begins before the bound."""
+    archived = [*ALL, *files(2, 20, 30)]
+    assert bounds(archived, [full(1, 80)], history(2, (1, 20))) == {1: 80}
+
+
 def test_segments_of_another_size_are_told_by_their_place_alone() -> None:
     """`pg_resetwal --wal-segsize` leaves two numberings in one archive."""
     old = replace(full(9, 0x180), wal_segment_size=1 << 20)  # LSN 1/80000028
@@ -180,6 +220,8 @@ def test_segments_of_another_size_are_told_by_their_place_alone() -> None:
     needs = wal_needs(kept, [], [], {}, None)
     gone = [file.name for file in expired(needs, map(WalFileName.parse, names))]
     assert gone == names[:1]
+    assert needs is not None
+    assert needs.bounds([WalFileName.parse(names[0])]) == {1: 1 << 32}
 
 
 def test_a_span_longer_than_time_reaches_to_its_beginning() -> None:
@@ -257,6 +299,32 @@ def test_recoveries_reach_as_far_as_before(
     assert all(segment.number < newest for segment in gone)
     for timeline, start in running:
         assert all(segment.number < start // SEGMENT for segment in gone), timeline
+    limits = {} if needs is None else needs.bounds(expired(needs, names))
+    assert all(start >= limits.get(timeline, 0) for timeline, start in running)
+    whole = [one for one in kept if cutoff is None or one.stop_time > cutoff]
+    assert all(one.start_lsn >= limits.get(one.timeline, 0) for one in whole)
+    lost = data.draw(st.tuples(st.sampled_from(sorted(histories)), st.integers(0, 44)))
+    begins_at_the_bound(lost, histories, limits, archived, left)
+
+
+def begins_at_the_bound(
+    place: tuple[int, int],
+    histories: dict[int, TimelineHistory],
+    limits: dict[int, Lsn],
+    archived: set[Segment],
+    left: set[Segment],
+) -> None:
+    """Whatever begins at or behind the bound can go on as far as it could before."""
+    timeline, number = place
+    start = number * SEGMENT + 0x28
+    switches = histories[timeline].switches
+    exists = not switches or start >= switches[-1].end
+    if not exists or start < limits.get(timeline, 0):
+        return
+    for history in histories.values():
+        if history.contains(timeline, start):
+            before_it = reach(start, history, archived, SEGMENT)
+            assert reach(start, history, left, SEGMENT).end == before_it.end
 
 
 @pytest.mark.parametrize("window", [1, 7, 15, 25, 40])

@@ -23,14 +23,17 @@ from drkit.errors import (
 )
 from drkit.model.finding import State, first_exit_code
 from drkit.operations.check import check
+from drkit.repository.evidence import append
 from drkit.sites.check import check_subject
 from tests.builders import FakeClock
+from tests.evidence import bare
 from tests.faults import FaultyStorage
 from tests.protect import NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from drkit.model.evidence import Record
     from drkit.model.finding import Finding
     from tests.protect import Protected
 
@@ -84,7 +87,7 @@ def test_a_cluster_that_is_set_up_passes(protected: Protected) -> None:
     assert states(found, State.SKIPPED) == {"heartbeat"}  # there is none
     assert states(found, State.WARNING) == {"fsync"}  # tests switch it off
     assert set(found) == {
-        *("repository", "create-only", "log", "keys", "rights", "server"),
+        *("repository", "create-only", "log", "keys", "evidence", "rights", "server"),
         "fingerprint",
         *("system identifier", "archive_mode", "archive_command", "wal_level"),
         *("fsync", "full_page_writes", "data_checksums", "data directory"),
@@ -116,11 +119,29 @@ def test_a_repository_that_is_nowhere(protected: Protected) -> None:
     assert found["repository"].state is State.FAILED
     assert first_exit_code(tuple(found.values())) == RepositoryMissing.exit_code
     assert states(found, State.SKIPPED) == {
-        *("create-only", "keys", "heartbeat", ROUND_TRIP)
+        *("create-only", "keys", "evidence", "heartbeat", ROUND_TRIP)
     }
     # what needs no repository was looked at all the same
     assert found["server"].state is State.OK
     assert found["archive_command"].state is State.OK
+
+
+def test_a_chain_of_evidence_that_lacks_a_record(protected: Protected) -> None:
+    repository, system = protected.repository(), protected.policy().cluster
+
+    def ours(sequence: int, previous: str) -> Record:
+        made = bare(sequence, previous)
+        whose = system.system_identifier
+        return replace(made, cluster=NAME, system_identifier=whose)
+
+    for _ in range(2):
+        append(repository, ours)
+    assert findings(protected)["evidence"].detail.startswith("2 records")
+    repository.storage.delete(repository.layout.evidence_record(0))
+    found = findings(protected)
+    assert states(found, State.FAILED) == {"evidence"}
+    assert found["evidence"].exit_code == Corrupt.exit_code
+    assert "evidence/0000000000 is missing" in found["evidence"].detail
 
 
 def test_a_server_that_is_down(protected: Protected) -> None:

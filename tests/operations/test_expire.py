@@ -392,6 +392,62 @@ def test_two_hosts_expire_at_once(world: World, moment: str) -> None:
     assert sorted(label for labels in named for label in labels) == made[:6]
 
 
+def test_a_backup_that_begins_low_while_an_expirer_sleeps_over_wal(
+    world: World,
+) -> None:
+    """It has told what goes; a standby that lags comes between that and the deed."""
+    made = chains(world, 3, incrementals=0)
+    put_wal(world, *segments(0, 99))
+    storage, there = FaultyStorage(world.storage), world.repository(host="host-b")
+    wal = world.repository().wal.name(WalFileName.parse(segments(7, 7)[0]))
+
+    begun: list[str] = []
+
+    def begin_low() -> None:
+        with pytest.raises(AttemptFenced, match="needs WAL from 0/13000028"):
+            start(there, start=19)
+        begun.append(start(there, start=20).label)
+
+    storage.call("delete", begin_low, name=wal, times=FOREVER)
+    expire(world, storage=storage)
+    assert [one.label for one in world.repository().log.read().running()] == begun
+    assert len(begun) == 1
+    assert live(world) == made[1:]
+    assert archived(world) == segments(20, 99)
+    assert world.repository().log.read().wal_bounds == {1: 20 * SEGMENT}
+
+
+def test_an_expirer_that_died_over_wal_binds_those_that_begin_then(
+    world: World,
+) -> None:
+    made = chains(world, 3, incrementals=0)
+    put_wal(world, *segments(0, 99))
+    storage = FaultyStorage(world.storage)
+    wal = world.repository().wal.name(WalFileName.parse(segments(0, 0)[0]))
+    storage.fail("delete", StorageError("EIO"), name=wal, times=FOREVER)
+    with pytest.raises(StorageError, match="EIO"):
+        expire(world, storage=storage)
+    with pytest.raises(AttemptFenced):
+        start(world.repository(host="host-b"), start=3)
+    assert live(world) == made[1:]
+    entries = len(world.repository().log.entries)
+    assert expire(world).wal_files > 0
+    assert len(world.repository().log.entries) == entries  # the first one says it all
+    assert archived(world) == segments(20, 99)
+
+
+def test_a_branch_from_before_what_has_expired_can_be_backed_up(world: World) -> None:
+    """A cluster that was recovered to an old moment goes on from there."""
+    made = chains(world, 3, incrementals=0)
+    put_wal(world, *segments(0, 99))
+    expire(world)
+    made.append(store(world.repository(), start=12, timeline=2).backup.label)
+    put_wal(world, *segments(12, 30, timeline=2))
+    expire(world, Retention(full=3))
+    assert live(world) == made[1:]
+    assert archived(world) == [*segments(20, 99), *segments(12, 30, timeline=2)]
+
+
 def test_a_writer_that_slept_through_its_expiry_is_fenced(world: World) -> None:
     """Its parent goes once it is abandoned; when it wakes, nothing live is hurt."""
     made = chains(world, 3, incrementals=0)

@@ -233,14 +233,15 @@ class Host:
 
     # -- operations
 
-    def backing_up(self, kind: BackupKind = FULL) -> Callable[[], object]:
+    def backing_up(self, kind: BackupKind = FULL, lag: int = 0) -> Callable[[], object]:
+        """Back up the primary, or in full a standby that lags so many segments."""
         options = BackupOptions(
             self.name, "local", 1, 1, timedelta(seconds=9), lambda: "it is made up"
         )
         return lambda: take_backup(
             self.repository,
             self.server.present,
-            MadeUpSource(self.server),
+            MadeUpSource(self.server, lag),
             Due(kind, "asked for"),
             options,
             Listener(),

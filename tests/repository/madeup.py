@@ -39,6 +39,7 @@ class MadeUpServer:
     def __init__(self, archive: Storage) -> None:
         self._archive = archive
         self._changes = 0
+        self._lagging = 0
         self.segment = 1
         self.files: dict[bytes, Pages] = {}
         self.read: dict[int, Files] = {}
@@ -48,6 +49,12 @@ class MadeUpServer:
     @property
     def lsn(self) -> Lsn:
         return Lsn(self.segment * SEGMENT + 0x28)
+
+    def lsn_before(self, segments: int) -> Lsn:
+        """Return a position so many segments back, another one each time."""
+        self._lagging += 1
+        number = max(self.segment - segments, 1)
+        return Lsn(number * SEGMENT + 0x28 + 0x200 * self._lagging)
 
     @property
     def present(self) -> Present:
@@ -82,10 +89,16 @@ class MadeUpServer:
 
 
 class MadeUpSource:
-    """One backup of a `MadeUpServer`; see `drkit.protocols.BaseBackupSource`."""
+    """One backup of a `MadeUpServer`; see `drkit.protocols.BaseBackupSource`.
 
-    def __init__(self, server: MadeUpServer) -> None:
+    Args:
+        lag: by how many segments its start lies back, as on a standby whose last
+            restart point is old. Its files are the primary's all the same.
+    """
+
+    def __init__(self, server: MadeUpServer, lag: int = 0) -> None:
         self._server = server
+        self._lag = lag
         self._parent: ParentContent | None = None
         self._start = Lsn(0)
 
@@ -93,6 +106,8 @@ class MadeUpSource:
         self._server.switch_wal()
         self._server.write(b"pg_control", 0)  # the checkpoint
         self._parent, self._start = parent, self._server.lsn
+        if self._lag:
+            self._start = self._server.lsn_before(self._lag)
         return Started(WalPosition(self._start, 1, EPOCH))
 
     def copy(self, writers: Sequence[ContentWriter], progress: Progress) -> Copied:
@@ -106,6 +121,8 @@ class MadeUpSource:
 
     def stop(self) -> BackupEnd:
         end = WalPosition(Lsn(self._server.lsn + 0x100), 1, EPOCH)
+        if self._lag:
+            end = WalPosition(Lsn(self._start + 0x100), 1, EPOCH)
         self._server.switch_wal()
         return BackupEnd(end, b"START WAL LOCATION: made up\n", b"")
 

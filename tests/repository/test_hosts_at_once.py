@@ -354,3 +354,120 @@ def test_wal_of_a_backup_that_began_late_stays(scene: Scene) -> None:
     assert isinstance(process.error, AttemptFenced)
     assert scene.labels() == [kept]
     scene.end()
+
+
+def before_wal(scene: Scene, name: str, retention: Retention = ONE) -> Process:
+    """Start an expiry and stop it just before it deletes the first WAL."""
+    host = scene.hosts[name]
+    process = host.begin(host.expiring(retention))
+    process.until("delete", "/wal/")
+    return process
+
+
+@pytest.mark.parametrize("dies", [False, True])
+@pytest.mark.parametrize("lag", [4, 6])
+def test_a_lagging_backup_while_an_expirer_sleeps_over_wal(
+    scene: Scene, lag: int, dies: bool
+) -> None:
+    """It starts where WAL is about to go, though all of it is there still."""
+    scene.back_up("a")
+    kept = scene.back_up("a")
+    expiry, writer = before_wal(scene, "c"), scene.hosts["b"]
+    if dies:
+        expiry.step()
+        scene.hosts["c"].die()
+    lagging = writer.begin(writer.backing_up(lag=lag))
+    scene.go_on(writer, TO_THE_END)
+    scene.go_on(scene.hosts["c"], TO_THE_END)
+    expire(scene, "c")
+    assert isinstance(lagging.error, AttemptFenced)
+    assert scene.labels() == [kept]
+    scene.end()
+
+
+def test_an_expirer_that_has_not_said_so_keeps_the_wal_of_a_lagging_backup(
+    scene: Scene,
+) -> None:
+    """It judged without the backup, and sees it as it writes what will go."""
+    scene.back_up("a")
+    kept = scene.back_up("a")
+    expirer, writer = scene.hosts["c"], scene.hosts["b"]
+    expiry = expirer.begin(expirer.expiring(ONE))
+    expiry.until("list", "/wal/", done=True)
+    lagging = writer.begin(writer.backing_up(lag=4))
+    lagging.until("put", "/packs/")
+    in_order(scene, expiry, lagging)
+    assert (expiry.error, lagging.error) == (None, None)
+    assert scene.labels()[-1] != kept
+    scene.end()
+
+
+@pytest.mark.parametrize("backup_first", [True, False])
+def test_a_lagging_backup_and_an_expiry_of_wal_want_the_same_entry(
+    scene: Scene, backup_first: bool
+) -> None:
+    """There is nothing else to expire: no intent shows the expiry to the backup."""
+    scene.back_up("a")
+    expirer, writer = scene.hosts["c"], scene.hosts["b"]
+    lagging = writer.begin(writer.backing_up(lag=3))
+    lagging.until("put", "/log/")
+    expiry = before_intent(scene, "c")
+    assert expiry.call == lagging.call
+    begun = (lagging, expiry) if backup_first else (expiry, lagging)
+    in_order(scene, *begun)
+    assert expiry.error is None
+    assert isinstance(lagging.error, AttemptFenced) is not backup_first
+    assert len(scene.labels()) == 1 + backup_first
+    assert bool(scene.state().wal_bounds) is not backup_first
+    assert not expirer.busy
+    scene.end()
+
+
+def test_an_expirer_whose_entry_another_has_written_deletes_without_one(
+    scene: Scene,
+) -> None:
+    """Both saw the same; what the first one wrote speaks for both."""
+    scene.back_up("a")
+    kept = scene.back_up("a")
+    sleeper = scene.hosts["b"].begin(scene.hosts["b"].expiring(ONE))
+    sleeper.until("list", "/wal/", done=True)
+    before_wal(scene, "c")
+    scene.hosts["c"].die()
+    in_order(scene, sleeper, scene.hosts["c"].process)
+    entries = [one.entry.TYPE for one in scene.world.repository().log.entries]
+    assert entries.count("expire-wal") == 1
+    assert sleeper.error is None
+    assert scene.labels() == [kept]
+    scene.end()
+
+
+def test_expiries_of_different_policies_sleep_over_wal(scene: Scene) -> None:
+    """The one that keeps more says less, and takes nothing back."""
+    for _ in range(3):
+        scene.back_up("a")
+    strict = before_wal(scene, "b", ONE)
+    bound = scene.state().wal_bound(1)
+    expire(scene, "c", TWO)
+    assert scene.state().wal_bound(1) == bound
+    writer = scene.hosts["a"]
+    lagging = writer.begin(writer.backing_up(lag=4))
+    scene.go_on(writer, TO_THE_END)
+    assert isinstance(lagging.error, AttemptFenced)
+    in_order(scene, strict, lagging)
+    assert strict.error is None
+    scene.end()
+
+
+def test_what_a_standby_may_begin_with_when_wal_has_expired(scene: Scene) -> None:
+    scene.back_up("a")
+    expire(scene, "c")
+    bound = scene.state().wal_bound(1)
+    writer = scene.hosts["b"]
+    refused = writer.begin(writer.backing_up(lag=(scene.server.segment + 1) - 1))
+    scene.go_on(writer, TO_THE_END)
+    assert isinstance(refused.error, AttemptFenced)
+    assert str(bound) in str(refused.error)
+    assert "catch up" in (refused.error.hint or "")
+    writer.run(writer.backing_up(lag=1))
+    assert len(scene.labels()) == 2
+    scene.end()

@@ -28,10 +28,12 @@ from drkit.model.log import (
     Entry,
     ExpireDone,
     ExpireIntent,
+    ExpireWal,
     Pin,
     Proven,
     Unpin,
 )
+from drkit.model.lsn import Lsn
 from drkit.storage.local import LocalStorage
 from drkit.storage.memory import MemoryStorage
 from drkit.storage.retry import RetryingStorage
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 WRITERS = 3
 WRITER = st.integers(0, WRITERS - 1)
 PICK = st.integers(0, 1000)
+START = st.integers(1, 9).map(lambda number: number << 24)
 
 
 @dataclass
@@ -62,11 +65,16 @@ class Model:
     expiring: set[str] = field(default_factory=set)
     pinned: set[str] = field(default_factory=set)
     proven: set[str] = field(default_factory=set)
+    wal: int = 0
     entries: int = 1
 
     def may_commit(self, begun: Begin) -> bool:
         parent_lives = begun.parent is None or begun.parent in self.live
         return begun.attempt in self.running and parent_lives
+
+    def may_expire_wal(self, bound: int) -> bool:
+        running = [b.start_lsn for b in self.begins if b.attempt in self.running]
+        return all(bound <= start for start in running)
 
     def may_expire(self, labels: set[str]) -> bool:
         children = {p for label, p in self.live.items() if label not in labels}
@@ -114,11 +122,15 @@ class LogMachine(RuleBasedStateMachine):
 
     # -- what writers do
 
-    @rule(writer=WRITER, child=st.booleans(), pick=PICK)
-    def begins(self, writer: int, child: bool, pick: int) -> None:
+    @rule(writer=WRITER, child=st.booleans(), pick=PICK, start=START)
+    def begins(self, writer: int, child: bool, pick: int, start: int) -> None:
         seen = list(self.model.live)
         parent = seen[pick % len(seen)] if child and seen else None
-        begun = begin(self.writers[writer], parent=parent)
+        if start < self.model.wal:
+            with pytest.raises(AttemptFenced, match="needs WAL"):
+                begin(self.writers[writer], parent=parent, start_lsn=start)
+            return
+        begun = begin(self.writers[writer], parent=parent, start_lsn=start)
         if self.model.begins:
             newest = self.model.begins[-1].label
             assert label_time(begun.label) > label_time(newest)
@@ -130,8 +142,9 @@ class LogMachine(RuleBasedStateMachine):
     def begins_on_a_parent_that_is_gone(self, writer: int, pick: int) -> None:
         gone = [b.label for b in self.model.begins if b.label not in self.model.live]
         if gone:
+            parent = gone[pick % len(gone)]
             with pytest.raises(AttemptFenced):
-                begin(self.writers[writer], parent=gone[pick % len(gone)])
+                begin(self.writers[writer], parent=parent, start_lsn=10 << 24)
 
     @rule(writer=WRITER, pick=PICK)
     def commits(self, writer: int, pick: int) -> None:
@@ -174,6 +187,13 @@ class LogMachine(RuleBasedStateMachine):
         allowed = label in self.model.expiring
         if self.append(writer, ExpireDone((label,)), allowed=allowed):
             self.model.expiring.discard(label)
+
+    @rule(writer=WRITER, bound=START, other=st.integers(0, 1 << 40))
+    def expires_wal(self, writer: int, bound: int, other: int) -> None:
+        """On timeline 1, where all backups are, and on another one."""
+        entry = ExpireWal(((1, Lsn(bound)), (2, Lsn(other))))
+        if self.append(writer, entry, allowed=self.model.may_expire_wal(bound)):
+            self.model.wal = max(self.model.wal, bound)
 
     @rule(writer=WRITER, pick=PICK)
     def pins(self, writer: int, pick: int) -> None:
@@ -229,6 +249,7 @@ class LogMachine(RuleBasedStateMachine):
         assert state.expiring == model.expiring
         assert state.pins.keys() == model.pinned
         assert state.proven.keys() == model.proven
+        assert state.wal_bound(1) == model.wal
         abandoned = {
             attempt
             for attempt, one in state.attempts.items()

@@ -101,6 +101,27 @@ class HostsMachine(RuleBasedStateMachine):
             host.begin(host.backing_up(kind))
             self.scene.go_on(host, calls)
 
+    @rule(pick=PICK, lag=st.integers(1, 8), calls=CALLS | st.just(TO_THE_END))
+    def backs_up_a_lagging_standby(self, pick: int, lag: int, calls: int) -> None:
+        if host := self.host(pick, busy=False):
+            host.begin(host.backing_up(lag=lag))
+            self.scene.go_on(host, calls)
+
+    @rule(pick=PICK, retention=st.sampled_from([ONE, TWO]), deleted=st.integers(0, 2))
+    def expires_and_sleeps_over_wal(
+        self, pick: int, retention: Retention, deleted: int
+    ) -> None:
+        """It has judged what WAL goes, and falls asleep as it deletes that."""
+        host = self.host(pick, busy=False)
+        if host is None:
+            return
+        host.begin(host.expiring(retention))
+        while (call := host.process.call) is not None:
+            if call.method == "delete" and "/wal/" in call.name:
+                break
+            self.scene.step(host)
+        self.scene.go_on(host, deleted)
+
     @rule(pick=PICK, retention=st.sampled_from([ONE, TWO]), calls=CALLS)
     def expires(self, pick: int, retention: Retention, calls: int) -> None:
         if host := self.host(pick, busy=False):

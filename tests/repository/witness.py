@@ -12,6 +12,7 @@ from drkit.model.log import (
     Commit,
     ExpireDone,
     ExpireIntent,
+    ExpireWal,
     Pin,
     Unpin,
 )
@@ -75,12 +76,16 @@ class Rules:
         self.gone: set[str] = set()
         self.pinned: set[str] = set()
         self.deleted: set[str] = set()
+        self.starts: dict[str, int] = {}
+        self.expired_wal = 0  # where what is left of timeline 1 begins
 
     def hear(self, entry: Entry) -> None:
         match entry:
             case Begin():
                 assert entry.label not in self.parents, f"{entry.label} came twice"
                 assert entry.parent is None or entry.parent in self.live
+                assert entry.start_lsn >= self.expired_wal, f"{entry.label} is late"
+                self.starts[entry.label] = entry.start_lsn
                 self.parents[entry.label] = entry.parent
                 self.began[entry.attempt] = entry.label
                 self.running.add(entry.label)
@@ -100,6 +105,8 @@ class Rules:
             case ExpireDone():
                 assert set(entry.labels) <= self.gone - self.deleted
                 self.deleted |= set(entry.labels)
+            case ExpireWal():
+                self._expire_wal(dict(entry.bounds)[1])
             case Pin():
                 assert entry.label in self.live
                 self.pinned.add(entry.label)
@@ -107,6 +114,12 @@ class Rules:
                 self.pinned.remove(entry.label)
         needed = {self.parents[one] for one in self.live | self.running} - {None}
         assert needed <= self.live, f"{needed - self.live} went, their children live"
+
+    def _expire_wal(self, bound: int) -> None:
+        assert bound > self.expired_wal, "it says nothing new"
+        for label in self.running | self.live:
+            assert self.starts[label] >= bound, f"{label} needs WAL before {bound}"
+        self.expired_wal = bound
 
     def _expire(self, labels: set[str]) -> None:
         assert labels <= self.live
@@ -186,9 +199,8 @@ class Witness:
     def _look_for_wal(self, state: LogState, there: set[str]) -> None:
         """Fail unless recovery from every backup can go on up to now."""
         starts = [commit.backup.start_lsn for commit in state.backups.values()]
-        if not starts:
-            return
-        first = min(starts) // SEGMENT
+        first = min([*starts, self._rules.expired_wal]) // SEGMENT
+        first = max(first, self._first_segment)
         for number in range(first, self._server.segment):
             name = Segment(1, number).name(SEGMENT)
             file = self._repository.wal.name(WalFileName.parse(name))

@@ -23,10 +23,12 @@ from drkit.model.log import (
     Entry,
     ExpireDone,
     ExpireIntent,
+    ExpireWal,
     Pin,
     Proven,
     Unpin,
 )
+from drkit.model.lsn import Lsn
 from drkit.model.wal import WalFileName
 from drkit.operations.actions import add_action
 from drkit.repository.evidence import append, read_chain
@@ -140,6 +142,7 @@ def expire(repository: Repository, backup: Commit) -> None:
     for info in list(repository.storage.list(prefix)):
         repository.storage.delete(info.name)
     repository.log.append(lambda _: ExpireDone((label,)))
+    repository.log.append(lambda _: ExpireWal(((1, Lsn(0x1000000)),)))
 
 
 def add_recipient(world: World, repository: Repository, kek: bytes) -> str:

@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import re
 import struct
+from collections import defaultdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -224,6 +225,7 @@ class Reader:
         backups: dict[str, dict[str, Any]] = {}
         running: dict[str, str] = {}
         expiring: set[str] = set()
+        bounds: dict[int, int] = defaultdict(int)
         pinned: set[str] = set()
         last = ""
         for entry in self.log():
@@ -234,6 +236,7 @@ class Reader:
                     label = entry["label"]
                     need(LABEL.match(label) and label[:15] > last[:15], "label")
                     need(entry["parent"] in {None, *backups}, "parent")
+                    need(start_of(entry) >= bounds[entry["timeline"]], "expired WAL")
                     last, running[entry["attempt"]] = label, label
                 case "commit":
                     label = running.pop(entry["attempt"], None)
@@ -250,7 +253,7 @@ class Reader:
                     need(expiring.issuperset(entry["labels"]), "done without intent")
                     expiring -= set(entry["labels"])
                 case _:
-                    mark(entry, backups, pinned)
+                    mark(entry, backups, pinned, bounds)
         return backups
 
     # -- WAL
@@ -357,8 +360,21 @@ class Reader:
         return plains
 
 
-def mark(entry: Any, backups: Mapping[str, Any], pinned: set[str]) -> None:
-    """Follow the entries that only say something of a backup."""
+def start_of(entry: Any) -> int:
+    """Return where a backup begins in WAL."""
+    return position(entry["start_lsn"])
+
+
+def position(text: str) -> int:
+    """Return a position in WAL."""
+    high, low = text.split("/")
+    return int(high, 16) << 32 | int(low, 16)
+
+
+def mark(
+    entry: Any, backups: Mapping[str, Any], pinned: set[str], bounds: dict[int, int]
+) -> None:
+    """Follow the entries that make no backup come or go."""
     match entry["type"]:
         case "pin":
             need(entry["label"] in backups, "pin of no live backup")
@@ -369,6 +385,9 @@ def mark(entry: Any, backups: Mapping[str, Any], pinned: set[str]) -> None:
         case "proven":
             need(entry["label"] in backups, "proof of no live backup")
             need(re.fullmatch("[0-9a-f]{64}", entry["evidence"]), "evidence")
+        case "expire-wal":
+            for timeline, bound in entry["bounds"]:
+                bounds[timeline] = max(bounds[timeline], position(bound))
         case "evidence":
             need(re.fullmatch("[0-9a-f]{64}", entry["digest"]), "digest")
             need(entry["record"] >= 0, "number of a record")

@@ -1,0 +1,31 @@
+"""Is the chain of evidence whole, as the log names it?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from drkit.errors import Corrupt
+from drkit.model.damage import Damage, DamageKind
+from drkit.repository.evidence import read_chain
+
+if TYPE_CHECKING:
+    from drkit.repository.repository import Repository
+
+_SHOWN = 3
+
+
+def check_evidence(repository: Repository) -> Damage | None:
+    """Read every record; return what is wrong with the chain, None if nothing is.
+
+    Raises:
+        RepositoryMissing: the cluster was never set up here.
+        StorageError: the store failed in a way that may pass.
+    """
+    problems = read_chain(repository).problems
+    if not problems:
+        return None
+    more = len(problems) - _SHOWN
+    told = "; ".join(problems[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+    name = repository.layout.evidence().rstrip("/")
+    what = f"is no whole chain of evidence: {told}"
+    return Damage(name, DamageKind.CONTENT, what, Corrupt.exit_code, needed=False)
