@@ -1,11 +1,13 @@
 """Measures incremental backups, drkit's beside pgBackRest's where that is installed.
 
     python benchmarks/incremental.py --size 3.5GB --rounds 3
-    python benchmarks/incremental.py --size 1GB --summaries --chain 100
+    python benchmarks/incremental.py --size 1GB --rounds 0 --chain 100
 
 Each round changes the cluster with `pgbench -N` and lets every tool take an incremental
 of it, then another when nothing has changed. What PostgreSQL needs by itself for a
-checkpoint, the start and the stop of a backup is measured as `server`. See README.md.
+checkpoint, the start and the stop of a backup is measured as `server`. A chain is many
+incrementals of a small change each, behind which drkit's restore is measured against
+that of the full backup. See README.md.
 """
 
 from __future__ import annotations
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from drkit.postgres.process import Account
 
 _CLIENTS = 4
+_LINK_CLIENTS = 2  # a link's transactions are few
+_FULL, _CHAIN = "restore full", "restore chain"
 _SUMMARIZER_WITHIN = 60.0
 
 
@@ -72,12 +76,14 @@ class Benchmark(OneCluster):
             for number in range(options.rounds):
                 self._round(number)
             if options.chain:
-                self._chain(options.chain)
+                self._chain()
 
     def _tools(self) -> list[Drkit | PgBackRest]:
-        tools: list[Drkit | PgBackRest] = [Drkit(self.site)]
+        """Return what is measured; nobody but drkit has a part in a chain."""
+        self.drkit = Drkit(self.site)
+        tools: list[Drkit | PgBackRest] = [self.drkit]
         program = find_pgbackrest()
-        if program and not self.options.alone:
+        if program and self.options.rounds and not self.options.alone:
             tools.append(PgBackRest(self.site, program))
         return tools
 
@@ -142,29 +148,33 @@ class Benchmark(OneCluster):
             stored = tool.stored().backup - before
             self._note(phase, tool.name, sample, stored)
 
-    def _chain(self, count: int) -> None:
-        """Take many small incrementals, and restore the first and the last backup."""
-        tool = self.tools[0]
-        assert isinstance(tool, Drkit)
-        for _ in range(count):
-            server = self.site.server
-            server.run_tool("pgbench", "-n", "-N", "-c2", "-t100", server.url)
-            self.site.run(*tool.incremental())
-        listed = json.loads(self.site.run(*tool.info()).stdout)
+    def _chain(self) -> None:
+        """Take many small incrementals; restore the full and the last in turn."""
+        for _ in range(self.options.chain):
+            self._link()
+        listed = json.loads(self.site.run(*self.drkit.info()).stdout)
         labels = [one["label"] for one in listed["policies"][0]["backups"]]
-        for _ in range(self.options.rounds):
-            for phase, label in (
-                ("restore full", labels[0]),
-                ("restore chain", labels[-1]),
-            ):
-                target = self.site.fresh("restored")
-                sample = self._measure(phase, tool.restore(target, label))
-                self._note(phase, tool.name, sample, 0)
-                if set(relation_sizes(target)) - set(
-                    relation_sizes(self.cluster.data_directory)
-                ):
-                    raise DrkitError("a restore has files that the cluster lacks")
-                shutil.rmtree(target)
+        restores = [(_FULL, labels[0]), (_CHAIN, labels[-1])]
+        frame.warn_if_busy()
+        for number in range(max(self.options.restores, 1)):
+            for phase, label in restores[:: 1 if number % 2 == 0 else -1]:
+                self._restore(phase, label)
+
+    def _link(self) -> None:
+        server = self.site.server
+        each = max(self.options.link // _LINK_CLIENTS, 1)
+        arguments = ("-n", "-N", f"-c{_LINK_CLIENTS}", f"-t{each}", server.url)
+        server.run_tool("pgbench", *arguments, timeout=None)
+        self.site.run(*self.drkit.incremental())
+
+    def _restore(self, phase: str, label: str) -> None:
+        target = self.site.fresh("restored")
+        sample = self._measure(phase, self.drkit.restore(target, label))
+        self._note(phase, self.drkit.name, sample, 0)
+        there = set(relation_sizes(self.cluster.data_directory))
+        if set(relation_sizes(target)) - there:
+            raise DrkitError("a restore has files that the cluster lacks")
+        shutil.rmtree(target)
 
     def _measure(self, phase: str, command: Sequence[str]) -> Sample:
         log = f"{self.work}/logs/{phase}.log".replace(" ", "-")
@@ -196,12 +206,30 @@ def table(samples: Sequence[Measured]) -> str:
     return "\n".join(lines)
 
 
+def chain_ratio(samples: Sequence[Measured]) -> str:
+    """Say how long a restore behind the chain takes, the full backup's being 1."""
+
+    def median(phase: str, what: Callable[[Measured], float]) -> float:
+        return statistics.median(what(one) for one in samples if one.phase == phase)
+
+    def ratio(what: Callable[[Measured], float]) -> float:
+        return median(_CHAIN, what) / median(_FULL, what)
+
+    wall = ratio(lambda one: one.seconds)
+    processor = ratio(lambda one: one.cpu_seconds)
+    return (
+        f"behind the chain: {wall:.2f} of the full's time, {processor:.2f} of its CPU"
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; return the exit code."""
     parser = frame.parser(__doc__, "changes and backups")
     add = parser.add_argument
     add("--transactions", type=int, default=20_000, help="of each change (20000)")
     add("--chain", type=int, default=0, help="then restore behind so many incrementals")
+    add("--link", type=int, default=200, help="transactions of each of those (200)")
+    add("--restores", type=int, default=5, help="of the chain and of its full (5)")
     add("--summaries", action="store_true", help="PostgreSQL 17+: summarize_wal=on")
     add("--alone", action="store_true", help="leave pgBackRest out")
     add("--level", type=int, default=3, help="of zstd compression (3)")
@@ -213,6 +241,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     title = f"WAL summaries {'on' if options.summaries else 'off'}"
     frame.show(benchmark, title, table(benchmark.samples))
+    if options.chain:
+        print(f"\n{chain_ratio(benchmark.samples)}")
     frame.write_samples(options.json, benchmark.samples)
     return 0
 

@@ -23,7 +23,7 @@ def write_all(descriptor: int, data: Buffer) -> None:
 
 def write_all_at(descriptor: int, data: Buffer, position: int) -> None:
     """Write all of `data` from `position` on."""
-    view = memoryview(data).cast("B")
-    while view:
-        count = os.pwrite(descriptor, view[:_PIECE], position)
-        position, view = position + count, view[count:]
+    view, done = memoryview(data).cast("B"), 0
+    while done < len(view):
+        piece = view[done : done + _PIECE]
+        done += os.pwrite(descriptor, piece, position + done)

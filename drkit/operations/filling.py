@@ -1,4 +1,4 @@
-"""Filling a data directory: each pack read once, each run written where it belongs."""
+"""Filling a data directory: each frame read once, each run written where it belongs."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ import numpy as np
 
 from drkit import workers
 from drkit.model.manifest import CONTROL_FILE, FileKind
+from drkit.operations.bridging import bridge, passes
+from drkit.repository.unpacking import PackReader
 from drkit.writing import write_all_at
 
 if TYPE_CHECKING:
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
     from drkit.model.pagemap import PageMap
     from drkit.postgres.target_directory import TargetDirectory
     from drkit.protocols import Progress
-    from drkit.repository.unpacking import Pack, PackReader, Run
+    from drkit.repository.repository import Repository
+    from drkit.repository.unpacking import Pack, Run
 
 _UNFLUSHED = 1 << 20
 _DENSE = 1.25
@@ -36,7 +39,7 @@ LEFT_OUT = (CONTROL_FILE, b"recovery.signal", b"standby.signal")
 
 
 def write_files(
-    reader: PackReader,
+    repository: Repository,
     page_map: PageMap,
     target: TargetDirectory,
     progress: Progress,
@@ -47,8 +50,11 @@ def write_files(
     Raises:
         Corrupt: a pack is missing, or is not what its manifest says.
     """
-    writing = Writing(page_map, target, progress, page_map.files["runs"])
-    write_packs(reader, jobs, lambda: OpenFiles(writing))
+    bridged = bridge(page_map)
+    writing = Writing(bridged, target, progress, bridged.files["runs"])
+    for wanted in passes(bridged):
+        reader = PackReader(repository, bridged, wanted)
+        write_packs(reader, jobs, lambda: OpenFiles(writing))
     writing.write_empty()
 
 
@@ -114,6 +120,7 @@ class Writing:
         self._progress = progress
         self._lock = threading.Lock()
         self._left = runs.tolist()
+        self._uncounted = page_map.files["size"].tolist()
         self._left_out = {
             number
             for number, kind in enumerate(page_map.files["kind"].tolist())
@@ -125,11 +132,17 @@ class Writing:
         return number not in self._left_out
 
     def wrote(self, number: int, runs: int, count: int) -> bool:
-        """Count runs, of `count` bytes; say whether their file lacks none now."""
-        self._progress.advance(count)
+        """Count runs, of `count` bytes; say whether their file lacks none now.
+
+        What bridging writes twice is told once: no file comes to more than its size.
+        """
         with self._lock:
+            told = min(count, self._uncounted[number])
+            self._uncounted[number] -= told
             self._left[number] -= runs
-            return bool(self._left[number] == 0)
+            whole = bool(self._left[number] == 0)
+        self._progress.advance(told)
+        return whole
 
     def finish(self, number: int, descriptor: int) -> None:
         """Make a file whose runs are all written whole and durable."""

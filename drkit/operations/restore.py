@@ -202,8 +202,7 @@ def execute_restore(
             patched = patch_files(repository, page_map, target, progress, request.jobs)
         else:
             progress.phase("fetch", plan.write_bytes)
-            reader = PackReader(repository, page_map)
-            write_files(reader, page_map, target, progress, request.jobs)
+            write_files(repository, page_map, target, progress, request.jobs)
         progress.phase("finish")
         _write_recovery(target, plan)
         target.set_mode(_directory_mode(page_map))

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from drkit.crypto.sealing import HEADER_BYTES, Opener
-from drkit.errors import Corrupt, ObjectNotFound, StorageError
 from drkit.model.pagemap import FRAME_BITS
-from drkit.repository.codec import decompress
+from drkit.repository.layer_packs import LayerPacks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import numpy.typing as npt
 
-    from drkit.model.manifest import Manifest
     from drkit.model.pagemap import PageMap
-    from drkit.protocols import Buffer
     from drkit.repository.repository import Repository
 
-    Run = tuple[int, int, int, int]
+    Run = list[int]
 
-_WORTH_WHOLE = 2  # read a pack whole if at least a half of it is needed
-_WORTH_GAP = 256 << 10  # read over what is not needed rather than ask twice
+_FRAME = (1 << FRAME_BITS) - 1
 
 
 class Pack(NamedTuple):
@@ -54,7 +47,7 @@ class PackReader:
     ) -> None:
         self._repository = repository
         self._map = page_map
-        self._layers = [_Layer(repository, one) for one in page_map.layers]
+        self._layers = [LayerPacks(repository, one) for one in page_map.layers]
         frames = page_map.piece_frames()
         order = np.argsort(frames, kind="stable")
         self._by_frame = order if wanted is None else order[wanted[order]]
@@ -89,10 +82,15 @@ class PackReader:
             Corrupt: the pack is missing, or is not what the manifest says.
         """
         layer = self._layers[pack.layer]
-        first, end = layer.frames_of(pack.number)
-        needed = self._needed(pack.layer, first, end)
-        for frame, plain in layer.plaintexts(pack.number, needed):
-            yield self._runs_in(pack.layer, frame), memoryview(plain)
+        low, high = self._places(pack.layer, *layer.frames_of(pack.number))
+        frames = self._sorted[low:high] & _FRAME
+        needed, starts = np.unique(frames, return_index=True)
+        runs = self._runs(pack.layer, self._by_frame[low:high])
+        ends = [*starts[1:].tolist(), len(runs)]
+        plaintexts = layer.plaintexts(pack.number, needed)
+        parts = zip(starts.tolist(), ends, plaintexts, strict=True)
+        for start, end, (_, plain) in parts:
+            yield runs[start:end].tolist(), memoryview(plain)
 
     def file(self, number: int) -> bytes:
         """Return one small file's content, by range requests.
@@ -141,152 +139,23 @@ class PackReader:
 
     def _needed(self, layer: int, first: int, end: int) -> npt.NDArray[np.int64]:
         """Return the frames with wanted pieces, from `first` to before `end`."""
-        low = np.searchsorted(self._sorted, layer << FRAME_BITS | first, side="left")
-        high = np.searchsorted(self._sorted, layer << FRAME_BITS | end, side="left")
-        return np.unique(self._sorted[low:high]) & ((1 << FRAME_BITS) - 1)
+        low, high = self._places(layer, first, end)
+        return np.unique(self._sorted[low:high]) & _FRAME
 
-    def _runs_in(self, layer: int, frame: int) -> list[Run]:
-        key = layer << FRAME_BITS | frame
-        low = np.searchsorted(self._sorted, key, side="left")
-        high = np.searchsorted(self._sorted, key, side="right")
-        chosen = self._by_frame[low:high]
+    def _places(self, layer: int, first: int, end: int) -> tuple[int, int]:
+        """Return where the wanted pieces of frames begin and end, by their frame."""
+        keys = [layer << FRAME_BITS | frame for frame in (first, end)]
+        low, high = np.searchsorted(self._sorted, keys).tolist()
+        return low, high
+
+    def _runs(self, layer: int, chosen: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
+        """Return the runs of pieces of a layer, a row each."""
         pieces = self._map.pieces[chosen]
-        runs = self._layers[layer].manifest.runs["offset"][pieces["run"]]
-        columns = (
-            self._owner[chosen].tolist(),
-            pieces["position"].tolist(),
-            (runs + pieces["offset"]).tolist(),
-            pieces["length"].tolist(),
-        )
-        return list(zip(*columns, strict=True))
-
-
-class _Layer:
-    """The packs of one backup."""
-
-    def __init__(self, repository: Repository, manifest: Manifest) -> None:
-        self.manifest = manifest
-        self.stored = manifest.frames["stored"].astype(np.int64)
-        self._repository = repository
-        counts = manifest.packs["frames"]
-        self._first_frame = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
-        self._behind = np.concatenate(([0], np.cumsum(self.stored)))
-
-    def frames_of(self, pack: int) -> tuple[int, int]:
-        """Return a pack's first frame and the one behind its last."""
-        return int(self._first_frame[pack]), int(self._first_frame[pack + 1])
-
-    def pack_of(self, frame: int) -> int:
-        """Return the pack that holds a frame."""
-        return int(np.searchsorted(self._first_frame, frame, side="right")) - 1
-
-    def packs_of(self, frames: npt.NDArray[np.int64]) -> list[int]:
-        """Return the packs that hold any of the frames."""
-        places = np.searchsorted(self._first_frame, frames, side="right") - 1
-        found: list[int] = np.unique(places).tolist()
-        return found
-
-    def plaintexts(
-        self, pack: int, frames: npt.NDArray[np.int64]
-    ) -> Iterator[tuple[int, bytes]]:
-        """Yield frames of one pack, ascending, with their plaintext."""
-        name, size = self._name(pack), int(self.manifest.packs["size"][pack])
-        if self._worth_whole(pack, frames):
-            data = memoryview(self._whole(name, pack, size))
-            opener = self._opener(name, data)
-            for frame in frames.tolist():
-                at = self._offset(pack, frame)
-                sealed = data[at : at + int(self.stored[frame])]
-                yield frame, self._open(opener, name, pack, frame, sealed)
-            return
-        opener = self._opener(name, self._range(name, 0, HEADER_BYTES, size))
-        for first, last in self._stretches(frames):
-            start, end = self._offset(pack, first), self._offset(pack, last + 1)
-            data = memoryview(self._range(name, start, end - start, size))
-            for frame in frames[(frames >= first) & (frames <= last)].tolist():
-                at = self._offset(pack, frame) - start
-                sealed = data[at : at + int(self.stored[frame])]
-                yield frame, self._open(opener, name, pack, frame, sealed)
-
-    def fetched_bytes(self, pack: int, frames: npt.NDArray[np.int64]) -> int:
-        """Return how many stored bytes `plaintexts` fetches."""
-        if self._worth_whole(pack, frames):
-            return int(self.manifest.packs["size"][pack])
-        stretches = self._stretches(frames)
-        behind = (self._behind[last + 1] - self._behind[at] for at, last in stretches)
-        return HEADER_BYTES + int(sum(behind))
-
-    def _worth_whole(self, pack: int, frames: npt.NDArray[np.int64]) -> bool:
-        size = int(self.manifest.packs["size"][pack])
-        needed = int(self.stored[frames].sum())
-        return size <= _WORTH_GAP or needed * _WORTH_WHOLE >= size
-
-    def _stretches(self, frames: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-        """Cut frames where more lies between two than is worth reading over."""
-        wanted = frames.tolist()
-        first = wanted[0]
-        for before, after in pairwise(wanted):
-            if self._behind[after] - self._behind[before + 1] > _WORTH_GAP:
-                yield first, before
-                first = after
-        yield first, wanted[-1]
-
-    def _offset(self, pack: int, frame: int) -> int:
-        before = self._behind[frame] - self._behind[self._first_frame[pack]]
-        return HEADER_BYTES + int(before)
-
-    def _open(
-        self, opener: Opener, name: str, pack: int, frame: int, sealed: Buffer
-    ) -> bytes:
-        row = self.manifest.frames[frame]
-        payload = opener.open_frame(frame - int(self._first_frame[pack]), sealed)
-        return decompress(name, payload, int(row["plain"]), int(row["codec"]))
-
-    def _whole(self, name: str, pack: int, size: int) -> bytes:
-        if self._size(name) != size:
-            raise self._damaged(name)
-        data = self._range(name, 0, size, size)
-        expected = self.manifest.packs["sha256"][pack].tobytes()
-        if hashlib.sha256(data).digest() != expected:
-            raise self._damaged(name)
-        return data
-
-    def _size(self, name: str) -> int:
-        try:
-            return self._repository.storage.size(name)
-        except ObjectNotFound:
-            raise self._missing(name) from None
-
-    def _range(self, name: str, offset: int, length: int, size: int) -> bytes:
-        """Read a range, never more than the manifest lets an object be long."""
-        storage = self._repository.storage
-        try:
-            return storage.get(name, offset, length)
-        except ObjectNotFound:
-            raise self._missing(name) from None
-        except StorageError as error:
-            # A range that reaches past the end, unless the store failed otherwise.
-            if storage.size(name) != size:
-                raise self._damaged(name) from error
-            raise
-
-    def _opener(self, name: str, head: Buffer) -> Opener:
-        repository = self._repository
-        find = repository.keyring.finder("backup")
-        return Opener(find, repository.lineage, name, "backup", head)
-
-    def _name(self, pack: int) -> str:
-        head = self.manifest.head
-        return self._repository.layout.pack(head.label, head.attempt, pack)
-
-    def _damaged(self, name: str) -> Corrupt:
-        return Corrupt(
-            f"pack {name} is damaged: it is not what its manifest says",
-            hint="choose another backup; `drkit info` lists them",
-        )
-
-    def _missing(self, name: str) -> Corrupt:
-        return Corrupt(
-            f"pack {name} is missing, though its backup was committed",
-            hint="choose another backup; `drkit info` lists them",
-        )
+        offsets = self._layers[layer].manifest.runs["offset"][pieces["run"]]
+        rows = np.empty((len(chosen), 4), dtype=np.int64)
+        rows[:, 0] = self._owner[chosen]
+        rows[:, 1] = pieces["position"]
+        rows[:, 2] = pieces["offset"]
+        rows[:, 2] += offsets
+        rows[:, 3] = pieces["length"]
+        return rows

@@ -11,7 +11,6 @@ from drkit.operations.filling import write_files
 from drkit.postgres.target_checks import MARKER
 from drkit.postgres.target_directory import TargetDirectory
 from drkit.repository.packing import Packed, PackWriter
-from drkit.repository.unpacking import PackReader
 from tests.builders import World, begin, manifest_head, manifest_of, packing
 
 if TYPE_CHECKING:
@@ -60,8 +59,7 @@ def fill(
     directory.begin()
     counter = Counter()
     page_map = compose((manifest,))
-    reader = PackReader(repository, page_map)
-    write_files(reader, page_map, directory, counter, jobs)
+    write_files(repository, page_map, directory, counter, jobs)
     directory.close()
     return counter
 
