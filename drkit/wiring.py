@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from drkit.config.policy import Policy
     from drkit.crypto.signing import Signer
     from drkit.model.standing import Rules
-    from drkit.operations.backup_fingerprint import FingerprintWanted
+    from drkit.operations.fingerprints.of_backup import FingerprintWanted
     from drkit.operations.journal import Journal
     from drkit.operations.keys import Signing
-    from drkit.operations.verify import Request
+    from drkit.operations.verifying.repository import Request
     from drkit.postgres.connection import Connection
     from drkit.protocols import KeyProvider, Progress, Storage
     from drkit.repository.repository import Repository
@@ -244,7 +244,7 @@ def quoted(text: str) -> str:
 
 def fingerprint_wanted(policy: Policy, secrets: Secrets) -> FingerprintWanted | None:
     """Return which fingerprint backups take along; None if the policy wants none."""
-    from drkit.operations.backup_fingerprint import FingerprintWanted
+    from drkit.operations.fingerprints.of_backup import FingerprintWanted
     from drkit.postgres.fingerprint import connector
 
     mode = policy.verification.fingerprint

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from drkit.model.backup import BackupSummary
     from drkit.model.due import Due
     from drkit.operations.backup import BackupOptions, Taken
-    from drkit.operations.backup_fingerprint import FingerprintTaken
+    from drkit.operations.fingerprints.of_backup import FingerprintTaken
     from drkit.postgres.connection import Connection
     from drkit.repository.repository import Repository
 

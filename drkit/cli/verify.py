@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from drkit.model.damage import Damage, PackPlace, Place
     from drkit.model.sample import Sample
     from drkit.operations.journal import Journal
-    from drkit.operations.verify import Request, Verification
+    from drkit.operations.verifying.repository import Request, Verification
     from drkit.repository.repository import Repository
 
 _SHOWN = 10  # places of one damaged object, in text
@@ -120,7 +120,7 @@ def _refuse_nonsense(depth: Depth, sample: str | None, *, resume: bool) -> None:
 
 
 def _verify_restore(session: Session, policy: str, label: str | None) -> int:
-    from drkit.operations.verify_restore import verify_restore
+    from drkit.operations.verifying.restore import verify_restore
     from drkit.sites.rehearsal import rehearsal_site
 
     loaded = session.policy(policy)
@@ -142,7 +142,7 @@ def _share(text: str) -> Sample:
 def _request(
     label: str | None, depth: Depth, sample: Sample | None, jobs: int
 ) -> Request:
-    from drkit.operations.verify import Request
+    from drkit.operations.verifying.repository import Request
 
     return Request(label, depth, sample, jobs)
 
@@ -155,7 +155,7 @@ def _verify(
     *,
     resume: bool,
 ) -> Verification:
-    from drkit.operations.verify import verify as verify_all
+    from drkit.operations.verifying.repository import verify as verify_all
 
     journal = None
     if request.depth is Depth.DATA:

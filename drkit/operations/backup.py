@@ -16,7 +16,7 @@ from drkit.model.label import BackupKind, new_label
 from drkit.model.log import Begin, Commit
 from drkit.model.manifest import ManifestHead, ParentRef
 from drkit.operations.attempts import abandon, abandon_dead, leased, sweep_attempt
-from drkit.operations.backup_fingerprint import (
+from drkit.operations.fingerprints.of_backup import (
     Copy,
     fingerprinting,
     keep_fingerprint,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from drkit.model.due import Due
     from drkit.model.log import Entry, LogState
     from drkit.model.manifest import Manifest, WalPosition
-    from drkit.operations.backup_fingerprint import (
+    from drkit.operations.fingerprints.of_backup import (
         Attempted,
         FingerprintTaken,
         FingerprintWanted,

@@ -16,7 +16,7 @@ from drkit.model.finding import Finding, State, failed, ok, skipped
 from drkit.operations import preflight
 from drkit.operations.keys import Signing, check_keys
 from drkit.operations.roundtrip import wal_round_trip
-from drkit.operations.verify_evidence import check_evidence
+from drkit.operations.verifying.evidence import check_evidence
 from drkit.postgres.facts import read_facts
 from drkit.repository.identity import prove_create_only
 

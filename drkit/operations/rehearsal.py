@@ -34,8 +34,8 @@ from drkit.model.verification import CheckName
 from drkit.operations.forecasting import outlook_of_plan
 from drkit.operations.heartbeat import check_beat, measure_rpo, read_beat
 from drkit.operations.limited import Limited
-from drkit.operations.prove import Subject, prove
-from drkit.operations.scratch import scratch_instance, sweep_left_overs
+from drkit.operations.proving.checks import Subject, prove
+from drkit.operations.scratch.instance import scratch_instance, sweep_left_overs
 from drkit.operations.stage import Stage
 from drkit.operations.stopwatch import UNTIL_READY
 from drkit.postgres.connection import query
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from drkit.model.fingerprint import Fingerprint
     from drkit.model.log import LogState
     from drkit.operations.restore import RestorePlan
-    from drkit.operations.scratch import LeftOver, Recovered, Scratch
+    from drkit.operations.scratch.instance import LeftOver, Recovered, Scratch
     from drkit.operations.stage import Aim, Site, Task
     from drkit.postgres.process import Account
     from drkit.protocols import Progress

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from drkit.model.verification import VerificationRules
     from drkit.operations.limited import Limited
     from drkit.operations.restore import RestorePlan
-    from drkit.operations.scratch import Recovered, Scratch, ScratchOptions
+    from drkit.operations.scratch.instance import Recovered, Scratch, ScratchOptions
     from drkit.postgres.target_directory import Owner
     from drkit.repository.repository import Repository
 

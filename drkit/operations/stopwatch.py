@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-    from drkit.operations.scratch import Recovered
+    from drkit.operations.scratch.instance import Recovered
     from drkit.protocols import Clock, Progress
 
 UNTIL_READY = ("detect", "decide", "plan", "fetch", "start", "replay", "promote")

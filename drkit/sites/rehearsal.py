@@ -9,7 +9,7 @@ from drkit import wiring
 from drkit.config.compiled import compile_policy
 from drkit.config.database_url import database_of
 from drkit.errors import PolicyError
-from drkit.operations.scratch import ScratchOptions
+from drkit.operations.scratch.instance import ScratchOptions
 from drkit.operations.stage import Site
 from drkit.postgres.binaries import ServerBinaries
 from drkit.postgres.process import server_account

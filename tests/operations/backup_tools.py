@@ -16,7 +16,7 @@ from drkit.crypto.signing import parse_public
 from drkit.model.due import Due
 from drkit.model.label import BackupKind
 from drkit.operations.backup import BackupOptions, take_backup
-from drkit.operations.backup_fingerprint import FingerprintWanted
+from drkit.operations.fingerprints.of_backup import FingerprintWanted
 from drkit.postgres.archiver import archiver_asker
 from drkit.postgres.fingerprint import connector
 from drkit.repository.identity import read_lineage

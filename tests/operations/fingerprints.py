@@ -6,7 +6,7 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
-from drkit.operations.fingerprint import take, take_again
+from drkit.operations.fingerprints.taking import take, take_again
 from drkit.postgres.fingerprint import connector
 from drkit.wiring import SystemClock
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from drkit.model.fingerprint import Fingerprint, Mode
-    from drkit.operations.fingerprint import Limits
+    from drkit.operations.fingerprints.taking import Limits
     from tests.pg import Cluster
 
 EVERYTHING = """

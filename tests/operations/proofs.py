@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from drkit.model.evidence import CheckState
 from drkit.model.verification import VerificationRules
-from drkit.operations.prove import Subject, prove
+from drkit.operations.proving.checks import Subject, prove
 from drkit.postgres.fingerprint import connector
 from drkit.postgres.pages import PAGE, checksums
 from drkit.wiring import SystemClock
 
 if TYPE_CHECKING:
     from drkit.model.fingerprint import Fingerprint
-    from drkit.operations.prove import Proof
+    from drkit.operations.proving.checks import Proof
     from tests.pg import Cluster
 
 RULES = VerificationRules(jobs=2)

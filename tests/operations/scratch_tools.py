@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from drkit import wiring
 from drkit.model.recovery import RecoveryTarget
 from drkit.operations.restore import RestoreRequest, execute_restore, plan_restore
-from drkit.operations.scratch import Scratch, ScratchOptions, scratch_instance
+from drkit.operations.scratch.instance import Scratch, ScratchOptions, scratch_instance
 from drkit.postgres.target_directory import Owner
 from tests.operations.backup_tools import Listener
 

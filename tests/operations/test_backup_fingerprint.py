@@ -16,8 +16,8 @@ from drkit.model.fingerprint import Mode
 from drkit.model.label import BackupKind
 from drkit.model.retention import Retention
 from drkit.operations.expire import execute_expire, plan_expire
-from drkit.operations.fingerprint import compare
-from drkit.operations.verify import Request, verify
+from drkit.operations.fingerprints.taking import compare
+from drkit.operations.verifying.repository import Request, verify
 from drkit.postgres.fingerprint import BUSY, connector
 from drkit.postgres.interruptible import Interruptible
 from drkit.repository.fingerprint import fingerprint_of

@@ -12,7 +12,7 @@ from drkit.errors import PostgresRefused
 from drkit.model.evidence import CheckState
 from drkit.model.fingerprint import Mode
 from drkit.model.fingerprint_json import dump, load
-from drkit.operations.fingerprint import (
+from drkit.operations.fingerprints.taking import (
     Limits,
     checks,
     compare,

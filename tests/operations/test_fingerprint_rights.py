@@ -10,7 +10,7 @@ import pytest
 from drkit import wiring
 from drkit.model.finding import State
 from drkit.model.fingerprint import Mode
-from drkit.operations.fingerprint import Limits, take
+from drkit.operations.fingerprints.taking import Limits, take
 from drkit.operations.preflight import check_fingerprint
 from drkit.postgres.fingerprint import FORBIDDEN, connector
 from drkit.postgres.fingerprint_rights import missing_grants

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from drkit.model.evidence import CheckState
 from drkit.model.verification import Assertion, CheckName, Comparison, Tolerance
-from drkit.operations.prove_assertions import within
+from drkit.operations.proving.assertions import within
 from tests.operations.proofs import RULES, proof_of, subject_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from drkit.model.evidence import Check
-    from drkit.operations.prove import Subject
+    from drkit.operations.proving.checks import Subject
     from tests.pg import Cluster, ClusterFactory
 
 EQUALS, LEAST, MOST = Comparison.EQUALS, Comparison.AT_LEAST, Comparison.AT_MOST

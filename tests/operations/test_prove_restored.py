@@ -11,7 +11,7 @@ from drkit.model.evidence import CheckState
 from drkit.model.fingerprint import Mode
 from drkit.model.recovery import RecoveryTarget, TargetKind
 from drkit.model.verification import Assertion, Comparison
-from drkit.operations.prove import Subject
+from drkit.operations.proving.checks import Subject
 from drkit.postgres.connection import query
 from drkit.postgres.fingerprint import connector
 from tests.operations.fingerprints import taken
@@ -20,7 +20,7 @@ from tests.operations.scene import backup
 from tests.operations.scratch_tools import restored_scratch
 
 if TYPE_CHECKING:
-    from drkit.operations.scratch import Scratch
+    from drkit.operations.scratch.instance import Scratch
     from tests.operations.scene import Scene
     from tests.protect import Protected
 

@@ -21,7 +21,7 @@ from drkit.errors import (
     WalMissing,
 )
 from drkit.model.recovery import RecoveryTarget, TargetAction, TargetKind
-from drkit.operations.scratch import (
+from drkit.operations.scratch.instance import (
     ScratchOptions,
     scratch_instance,
 )
@@ -356,7 +356,7 @@ def test_a_server_has_limits_and_no_rights_to_gain(
 ) -> None:
     with restored_scratch(plain, scene.directory()) as scratch:
         scratch.recover(60)
-        assert list(Path(scratch.directory, "cache").rglob("policy-*.json"))
+        assert list(Path(scratch.directory, "cache").rglob("policy-*.cache"))
         limits = Path(f"/proc/{scratch.server.pid}/limits").read_text()
         status = Path(f"/proc/{scratch.server.pid}/status").read_text()
         with closing(scratch.connect()) as connection:

@@ -15,12 +15,12 @@ import pytest
 
 from drkit.errors import StorageError
 from drkit.model.recovery import RecoveryTarget
-from drkit.operations.scratch import (
+from drkit.operations.scratch.instance import (
     ScratchOptions,
     scratch_instance,
     sweep_left_overs,
 )
-from drkit.operations.scratch_places import make_place
+from drkit.operations.scratch.places import make_place
 from drkit.postgres.process import current_account, drop_to, run
 from drkit.postgres.running import server_processes_below
 from tests.operations.scene import backup
@@ -94,7 +94,7 @@ def test_what_a_killed_run_leaves_is_found_and_removed(
 SWEEP = """
 import sys
 from datetime import UTC, datetime, timedelta
-from drkit.operations.scratch import sweep_left_overs
+from drkit.operations.scratch.instance import sweep_left_overs
 for left in sweep_left_overs(sys.argv[1]):
     assert left.bytes > 10 << 20
     assert datetime.now(UTC) - left.since < timedelta(minutes=5)

@@ -13,7 +13,7 @@ from drkit.model.depth import Depth
 from drkit.model.lsn import Lsn
 from drkit.model.retention import Retention
 from drkit.operations.expire import execute_expire, plan_expire
-from drkit.operations.verify import Request, verify
+from drkit.operations.verifying.repository import Request, verify
 from drkit.operations.wal_status import wal_status
 from tests.builders import SEGMENT, FakeClock, World, back_up
 from tests.evidence import add, name_of
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from drkit.model.log import Commit
-    from drkit.operations.verify import Verification
+    from drkit.operations.verifying.repository import Verification
 
 TABLE = b"base/1/16384"
 FILES = {TABLE: pages(40), b"PG_VERSION": b"18\n"}

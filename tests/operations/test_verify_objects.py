@@ -21,7 +21,7 @@ from tests.operations.verify_tools import (
 
 if TYPE_CHECKING:
     from drkit.model.log import Commit
-    from drkit.operations.verify import Verification
+    from drkit.operations.verifying.repository import Verification
     from drkit.repository.repository import Repository
 
 TABLE = b"base/5/16384"

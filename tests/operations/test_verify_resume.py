@@ -13,7 +13,7 @@ from drkit.errors import Locked
 from drkit.model.depth import Depth
 from drkit.model.sample import Sample
 from drkit.operations.journal import Journal, open_journal
-from drkit.operations.verify import Request, verify
+from drkit.operations.verifying.repository import Request, verify
 from tests.builders import EPOCH, World, back_up, replace_object
 from tests.faults import FaultyStorage
 from tests.operations.verify_tools import Quiet, look, only, pages, push_wal

@@ -11,7 +11,7 @@ from drkit.model.depth import Depth
 from drkit.model.log import Commit
 from drkit.model.manifest import FileKind, ParentRef
 from drkit.model.wal import Segment, WalFileName
-from drkit.operations.verify import Request, Verification, verify
+from drkit.operations.verifying.repository import Request, Verification, verify
 from drkit.postgres.pages import PAGE, checksums
 from drkit.postgres.walfile import LONG_HEADER
 from drkit.repository.packing import PackWriter

@@ -22,7 +22,7 @@ from drkit.postgres.walrecords import EventKind
 
 if TYPE_CHECKING:
     from drkit.operations.choice import Choice
-    from drkit.operations.scratch import Recovered, Scratch
+    from drkit.operations.scratch.instance import Recovered, Scratch
     from drkit.operations.stage import Stage
     from drkit.postgres.walrecords import WalEvent
     from drkit.repository.repository import Repository

@@ -10,7 +10,7 @@ from drkit.model.recovery import RecoveryTarget, TargetKind
 from drkit.model.wal import WalFileName
 from drkit.operations.choice import choose
 from drkit.operations.stage import Aim
-from drkit.operations.verify import Request, verify
+from drkit.operations.verifying.repository import Request, verify
 
 if TYPE_CHECKING:
     from drkit.operations.stage import Stage

@@ -9,7 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from drkit import workers
-from drkit.operations.proving import Finding, failed, not_done, passed
+from drkit.operations.proving.subject import Finding, failed, not_done, passed
 from drkit.postgres.connection import query
 from drkit.postgres.control import read_control
 from drkit.postgres.exclusions import Fork, relation_file
@@ -18,7 +18,7 @@ from drkit.postgres.pages import PAGE, failing
 from drkit.postgres.scan import scan
 
 if TYPE_CHECKING:
-    from drkit.operations.proving import Run
+    from drkit.operations.proving.subject import Run
     from drkit.postgres.exclusions import RelationFile
     from drkit.postgres.scan import FoundFile
     from drkit.workers import Stop

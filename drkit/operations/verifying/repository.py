@@ -22,12 +22,12 @@ from drkit.model.wal import WalFileKind, parse_segment
 from drkit.operations.blame import blamed
 from drkit.operations.expiry import backup_expired, expiry_of
 from drkit.operations.known import known_losses, known_objects
-from drkit.operations.verify_data import DataCheck, DataFound
-from drkit.operations.verify_evidence import check_evidence
-from drkit.operations.verify_names import unexpected
-from drkit.operations.verify_objects import verify_objects, with_ancestors
-from drkit.operations.verify_record import record
-from drkit.operations.verify_wal import (
+from drkit.operations.verifying.data import DataCheck, DataFound
+from drkit.operations.verifying.evidence import check_evidence
+from drkit.operations.verifying.names import unexpected
+from drkit.operations.verifying.objects import verify_objects, with_ancestors
+from drkit.operations.verifying.record import record
+from drkit.operations.verifying.wal import (
     expired_wal,
     lost_histories,
     wal_to_open,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from drkit.model.sample import Sample
     from drkit.model.wal import WalFileName
     from drkit.operations.journal import Journal
-    from drkit.operations.verify_objects import ObjectsFound
+    from drkit.operations.verifying.objects import ObjectsFound
     from drkit.operations.windows import Restorable
     from drkit.protocols import Progress
     from drkit.repository.repository import Repository

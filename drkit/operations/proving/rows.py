@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from drkit.operations.proving import Finding, not_done, passed
+from drkit.operations.proving.subject import Finding, not_done, passed
 from drkit.postgres.connection import query
 from drkit.postgres.libraries import missing_files
 
 if TYPE_CHECKING:
-    from drkit.operations.proving import Run
+    from drkit.operations.proving.subject import Run
     from drkit.postgres.connection import Connection
 
 _TO_NOWHERE = ("--file=/dev/null", "--no-sync")

@@ -7,14 +7,14 @@ import re
 from typing import TYPE_CHECKING
 
 from drkit.errors import DrkitError, NotFound
-from drkit.operations.proving import Finding, failed, not_done, passed
+from drkit.operations.proving.subject import Finding, failed, not_done, passed
 from drkit.postgres.connection import query
 from drkit.postgres.process import tail
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from drkit.operations.proving import Run
+    from drkit.operations.proving.subject import Run
 
 _CORRUPT = 2  # the exit code for what pg_amcheck has found
 _AVAILABLE = "SELECT count(*) FROM pg_available_extensions WHERE name = 'amcheck'"

@@ -17,18 +17,18 @@ from drkit.model.fingerprint_compare import (
     compare,
 )
 from drkit.model.fingerprint_stable import content
-from drkit.operations.fingerprint_exact import exact
-from drkit.operations.fingerprint_looking import (
+from drkit.operations.fingerprints.exact import exact
+from drkit.operations.fingerprints.looking import (
     Limits,
     look_at_cluster,
     look_at_database,
     sessions,
 )
-from drkit.operations.fingerprint_sample import sample
+from drkit.operations.fingerprints.sample import sample
 from drkit.postgres import fingerprint as server
 
 if TYPE_CHECKING:
-    from drkit.operations.fingerprint_looking import Connect, Marked
+    from drkit.operations.fingerprints.looking import Connect, Marked
     from drkit.postgres.connection import Connection
     from drkit.protocols import Clock
 

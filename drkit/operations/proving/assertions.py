@@ -6,12 +6,12 @@ from decimal import Decimal, InvalidOperation, localcontext
 from typing import TYPE_CHECKING
 
 from drkit.model.verification import Comparison
-from drkit.operations.proving import Finding, failed, passed
+from drkit.operations.proving.subject import Finding, failed, passed
 from drkit.postgres.asking import ask, holds
 
 if TYPE_CHECKING:
     from drkit.model.verification import Assertion, Tolerance
-    from drkit.operations.proving import Run
+    from drkit.operations.proving.subject import Run
 
 _LONGEST = 120  # characters of a value in a detail
 _DIGITS = 1000  # of numbers that are told apart at the edge of a tolerance

@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING
 
 from drkit.errors import NoSpace, PostgresRefused
 from drkit.model.timeline import TimelineHistory
-from drkit.operations.scratch_login import find_login, prove_isolated
-from drkit.operations.scratch_places import (
+from drkit.operations.scratch.login import find_login, prove_isolated
+from drkit.operations.scratch.places import (
     LeftOver,
     ScratchPlace,
     make_place,
     sweep_left_overs,
 )
-from drkit.operations.scratch_preparing import prepare
+from drkit.operations.scratch.preparing import prepare
 from drkit.postgres.binaries import ServerBinaries  # noqa: TC001  part of the value
 from drkit.postgres.connection import connect
 from drkit.postgres.control import read_control
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from drkit.model.evidence import Cleanup
-    from drkit.operations.scratch_login import Login
+    from drkit.operations.scratch.login import Login
     from drkit.postgres.connection import Connection
     from drkit.postgres.scratch_log import RecoveryLog
     from drkit.protocols import Clock

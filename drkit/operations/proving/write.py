@@ -5,11 +5,11 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING
 
-from drkit.operations.proving import Finding, failed, passed
+from drkit.operations.proving.subject import Finding, failed, passed
 from drkit.postgres.connection import query
 
 if TYPE_CHECKING:
-    from drkit.operations.proving import Run
+    from drkit.operations.proving.subject import Run
 
 _ROWS = 1000
 _MAY_WRITE = "SET default_transaction_read_only = off"

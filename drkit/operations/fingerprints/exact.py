@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from drkit.errors import NotHeld, PostgresRefused
 from drkit.model.fingerprint import DatabaseFingerprint, Fingerprint, Mode
 from drkit.model.fingerprint_stable import stable_facts, stable_sequences
-from drkit.operations.fingerprint_looking import look_at_cluster, look_at_database
+from drkit.operations.fingerprints.looking import look_at_cluster, look_at_database
 from drkit.postgres import fingerprint as server
 from drkit.postgres.fingerprint_locks import deadlock_timeout, holders, lock_room
 from drkit.postgres.fingerprint_rights import missing_grants, unholdable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from drkit.model.fingerprint import Content, SequenceState
-    from drkit.operations.fingerprint_looking import Limits, Marked, Sessions
+    from drkit.operations.fingerprints.looking import Limits, Marked, Sessions
     from drkit.postgres.connection import Connection
     from drkit.postgres.fingerprint import Moment, Table
     from drkit.protocols import Clock

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from drkit.model.evidence import Check
     from drkit.model.verification import VerificationRules
-    from drkit.operations.fingerprint_looking import Connect
+    from drkit.operations.fingerprints.looking import Connect
     from drkit.postgres.connection import Connection
     from drkit.postgres.process import Completed
     from drkit.postgres.server import ThrowawayServer

@@ -14,7 +14,7 @@ from drkit.model.fingerprint_stable import (
     stable_facts,
     stable_sequences,
 )
-from drkit.operations.fingerprint_looking import (
+from drkit.operations.fingerprints.looking import (
     choose,
     look_at_cluster,
     look_at_database,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from drkit.model.fingerprint_stable import Blocks
-    from drkit.operations.fingerprint_looking import (
+    from drkit.operations.fingerprints.looking import (
         Choice,
         Limits,
         Marked,

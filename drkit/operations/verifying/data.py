@@ -20,9 +20,9 @@ from drkit.model.damage import Damage, DamageKind, Place
 from drkit.model.wal import WalFileKind
 from drkit.operations.blame import add_place, places
 from drkit.operations.expiry import expiry_of
-from drkit.operations.verify_log import check_entry
-from drkit.operations.verify_pages import PageAudit, PageTally
-from drkit.operations.verify_wal import expired_wal
+from drkit.operations.verifying.log import check_entry
+from drkit.operations.verifying.pages import PageAudit, PageTally
+from drkit.operations.verifying.wal import expired_wal
 from drkit.postgres.walfile import check_wal_file
 from drkit.repository.checking import PackChecker, pack_name, pack_place
 from drkit.repository.findings import stretches

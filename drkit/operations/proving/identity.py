@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from drkit.errors import DrkitError
-from drkit.operations.proving import Finding, failed, passed
+from drkit.operations.proving.subject import Finding, failed, passed
 from drkit.postgres.connection import query
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from drkit.operations.proving import Run, Subject
+    from drkit.operations.proving.subject import Run, Subject
     from drkit.postgres.connection import Connection
 
 _ANSWER = """

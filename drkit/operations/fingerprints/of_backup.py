@@ -15,8 +15,8 @@ from drkit import workers
 from drkit.errors import DrkitError, PostgresRefused
 from drkit.model.lsn import Lsn
 from drkit.model.wal import segments_between
-from drkit.operations.fingerprint import Limits, take
-from drkit.operations.fingerprint_looking import CLOSED
+from drkit.operations.fingerprints.looking import CLOSED
+from drkit.operations.fingerprints.taking import Limits, take
 from drkit.operations.waiting import came
 from drkit.postgres.connection import query
 from drkit.postgres.facts import read_facts
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from drkit.model.copied import BackupEnd
     from drkit.model.fingerprint import Fingerprint, FingerprintRef, Mode
     from drkit.model.manifest import ServerDescription
-    from drkit.operations.fingerprint_looking import Connect
+    from drkit.operations.fingerprints.looking import Connect
     from drkit.postgres.connection import Connection
     from drkit.postgres.facts import ServerFacts
     from drkit.protocols import Clock, Progress

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from drkit.errors import Corrupt, DrkitError, KeyUnavailable, ObjectNotFound
 from drkit.model.damage import Damage, DamageKind
 from drkit.operations.blame import places
-from drkit.operations.verify_pages import page_checksums
+from drkit.operations.verifying.pages import page_checksums
 from drkit.repository.chain import lineage, read_chain
 from drkit.repository.checking import pack_name, pack_place
 from drkit.repository.repository import read_manifest

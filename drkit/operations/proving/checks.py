@@ -16,14 +16,13 @@ import psycopg
 from drkit.errors import DrkitError, Interrupted
 from drkit.model.evidence import Check, CheckState
 from drkit.model.verification import IDENTITY, CheckName
-from drkit.operations.prove_amcheck import check_structure
-from drkit.operations.prove_assertions import check_assertion
-from drkit.operations.prove_fingerprint import check_fingerprint
-from drkit.operations.prove_identity import check_identity
-from drkit.operations.prove_pages import check_pages
-from drkit.operations.prove_rows import check_rows
-from drkit.operations.prove_write import check_write
-from drkit.operations.proving import (
+from drkit.operations.proving.amcheck import check_structure
+from drkit.operations.proving.assertions import check_assertion
+from drkit.operations.proving.fingerprint import check_fingerprint
+from drkit.operations.proving.identity import check_identity
+from drkit.operations.proving.pages import check_pages
+from drkit.operations.proving.rows import check_rows
+from drkit.operations.proving.subject import (
     TIME_OVER,
     Finding,
     Run,
@@ -31,6 +30,7 @@ from drkit.operations.proving import (
     failed,
     not_done,
 )
+from drkit.operations.proving.write import check_write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

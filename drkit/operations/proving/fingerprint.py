@@ -6,12 +6,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from drkit.model.fingerprint_compare import Difference, Severity, compare
-from drkit.operations.fingerprint import checks, deviations, take_again
-from drkit.operations.proving import Finding, not_done, passed, told
+from drkit.operations.fingerprints.taking import checks, deviations, take_again
+from drkit.operations.proving.subject import Finding, not_done, passed, told
 
 if TYPE_CHECKING:
     from drkit.model.fingerprint import Fingerprint
-    from drkit.operations.proving import Run
+    from drkit.operations.proving.subject import Run
 
 _LOSS = ("is missing", "lags:")
 

@@ -1,0 +1,1 @@
+"""Fingerprints: what a cluster held at a moment, to compare a restored one with."""

@@ -1,0 +1,1 @@
+"""Scratch instances: restored clusters that are recovered, looked at, and then gone."""

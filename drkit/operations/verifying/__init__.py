@@ -1,0 +1,1 @@
+"""Verifying a repository: a module for each thing that is looked at."""
