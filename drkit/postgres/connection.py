@@ -6,6 +6,7 @@ parts of a connection string, so they are replaced, not chained.
 
 from __future__ import annotations
 
+import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     Connection = psycopg.Connection[tuple[Any, ...]]
 
 OLDEST_VERSION = 130000
+
+# It warns of a rollback that fails behind an error which is raised all the same, and
+# Python would print that between the lines of the progress.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 # Ours unless the URL says otherwise. A peer that vanished is noticed within a minute.
 _PARAMETERS = {

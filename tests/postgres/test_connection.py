@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import struct
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -380,3 +382,15 @@ def pooler(newest_version: int, make_cluster: MakeCluster) -> Iterator[str]:
 def test_poolers_are_refused(pooler: str) -> None:
     with pytest.raises(PostgresRefused, match="connection pooler"):
         connect(pooler, None, "backup")
+
+
+def test_psycopg_prints_nothing_by_itself() -> None:
+    script = """
+import logging
+import drkit.postgres.connection
+logging.getLogger("psycopg").warning("error ignored in rollback")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=True
+    )
+    assert (done.stdout, done.stderr) == (b"", b"")
