@@ -138,6 +138,12 @@ _REASONS: tuple[tuple[str, type[DrkitError], str, str], ...] = (
         "the lines above it say why: mend that, then run it again",
     ),
     (
+        r'could not create file "([^"]+)": File exists',
+        PostgresRefused,
+        "{} is in the way of an unlogged relation",
+        "an unlogged table's index took longer than the backup; start the server again",
+    ),
+    (
         r'could not access file "([^"]+)"',
         PostgresRefused,
         "the library {} is not installed here",

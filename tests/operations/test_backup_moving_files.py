@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from drkit.errors import PostgresRefused
 from drkit.model.label import BackupKind
 from tests.operations.backup_tools import (
     Listener,
@@ -19,6 +20,7 @@ from tests.operations.backup_tools import (
     restored,
     site,
 )
+from tests.operations.scene import restore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -262,3 +264,22 @@ def test_an_unlogged_index_that_is_being_built(
     with restored(scene, protected) as found:
         assert content(found) == content(cluster)
         found.psql("INSERT INTO passing VALUES (1); DROP TABLE passing")
+
+
+def test_an_unlogged_index_that_takes_longer_than_the_backup(scene: Scene) -> None:
+    """Nothing tells it; recovery stops in the end, and comes through when repeated."""
+    protected = _protect(scene, 18)
+    cluster = protected.cluster
+    cluster.psql(HELD)
+    with _index_in_the_making(cluster) as go_on:
+        site(protected, jobs=2).take()
+        go_on()
+    protected.archive_now()
+    target = scene.target()
+    restore(protected, target)
+    with pytest.raises(PostgresRefused, match=r"could not create file .*File exists"):
+        scene.start(target, 18)
+    found = scene.start(target, 18)
+    assert content(found) == content(cluster)
+    found.psql("INSERT INTO passing VALUES (1); DROP TABLE passing")
+    found.stop("immediate")

@@ -89,6 +89,11 @@ def test_a_log_that_breaks_off_says_how_far_it_came() -> None:
             "failed for 00000001000000000000000A",
         ),
         (
+            'could not create file "base/5/16404": File exists',
+            PostgresRefused,
+            "base/5/16404 is in the way of an unlogged relation",
+        ),
+        (
             'could not access file "ext": No such file or directory',
             PostgresRefused,
             "library ext is not installed",
