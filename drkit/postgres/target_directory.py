@@ -105,8 +105,12 @@ class TargetDirectory:
     def open(self, path: bytes, mode: int) -> int:
         """Open a file, making it at first; return its descriptor."""
         private = mode & 0o700 | 0o600
-        with self._parent(path) as (parent, name):
-            descriptor = os.open(name, _FIRST_OF_FILE, private, dir_fd=parent)
+        try:
+            with self._parent(path) as (parent, name):
+                descriptor = os.open(name, _FIRST_OF_FILE, private, dir_fd=parent)
+        except OSError as error:
+            error.filename = path  # the name alone is that of many files
+            raise
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise TargetNotEmpty(f"{os.fsdecode(path)} in {self.path} is no file")
