@@ -10,14 +10,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
     rule,
-    run_state_machine_as_test,
 )
 
 from drkit.errors import AttemptFenced
@@ -39,6 +37,7 @@ from drkit.storage.memory import MemoryStorage
 from drkit.storage.retry import RetryingStorage
 from tests.builders import EPOCH, World, begin, commit_entry
 from tests.faults import FaultyStorage, unavailable
+from tests.repository.machines import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -258,15 +257,6 @@ class LogMachine(RuleBasedStateMachine):
         assert abandoned == model.abandoned
         parents = {parent for parent in model.live.values() if parent}
         assert parents <= model.live.keys()
-
-
-def run(machine: type[LogMachine], examples: int, steps: int) -> None:
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=examples, stateful_step_count=steps, deadline=None
-        ),
-    )
 
 
 def test_writers_over_one_memory() -> None:

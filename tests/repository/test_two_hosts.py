@@ -9,20 +9,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
     rule,
-    run_state_machine_as_test,
 )
 
 from drkit.storage.local import LocalStorage
 from drkit.storage.memory import MemoryStorage
 from tests.repository.hosts import FULL, INCREMENTAL
 from tests.repository.hosts_scene import ONE, TO_THE_END, TWO, Scene
+from tests.repository.machines import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -185,15 +184,6 @@ class HostsMachine(RuleBasedStateMachine):
                 self.scene.end()
             finally:
                 self.scene.kill_all()
-
-
-def run(machine: type[HostsMachine], examples: int, steps: int) -> None:
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=examples, stateful_step_count=steps, deadline=None
-        ),
-    )
 
 
 def test_hosts_over_one_memory() -> None:

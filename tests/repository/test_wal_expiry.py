@@ -9,14 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
     rule,
-    run_state_machine_as_test,
 )
 
 from drkit.model.wal import parse_segment
@@ -25,6 +23,7 @@ from drkit.storage.memory import MemoryStorage
 from tests.builders import SEGMENT
 from tests.repository.hosts import Call
 from tests.repository.hosts_scene import ONE, TO_THE_END, TWO, Scene
+from tests.repository.machines import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,15 +123,6 @@ class WalMachine(RuleBasedStateMachine):
                 self.scene.end()
             finally:
                 self.scene.kill_all()
-
-
-def run(machine: type[WalMachine], examples: int, steps: int) -> None:
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=examples, stateful_step_count=steps, deadline=None
-        ),
-    )
 
 
 @pytest.mark.parametrize(
