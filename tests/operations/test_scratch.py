@@ -102,6 +102,7 @@ def make_production(scene: Scene, major: int) -> Production:
     production = Production(protected, outside, peer)
     cluster = protected.cluster
     cluster.rows("CREATE TABLE t AS SELECT 1 AS n; CREATE ROLE helper SUPERUSER LOGIN")
+    protected.archive_now()  # so the archiver has read its command, and nothing later
     data = Path(cluster.data_directory)
     (data / "conf.d").mkdir()
     (data / "conf.d/evil.conf").write_text(poison(outside, port))
