@@ -27,3 +27,16 @@ def write_all_at(descriptor: int, data: Buffer, position: int) -> None:
     while done < len(view):
         piece = view[done : done + _PIECE]
         done += os.pwrite(descriptor, piece, position + done)
+
+
+def room_left(path: str) -> str:
+    """Tell in parentheses what a file system has left: bytes, and files it may hold.
+
+    A file system that lacks only the latter says just as well that it is full.
+    """
+    try:
+        system = os.statvfs(path)
+    except OSError:
+        return ""
+    free = system.f_bavail * system.f_frsize
+    return f" ({free} bytes and {system.f_favail} files are free)"

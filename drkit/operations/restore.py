@@ -36,6 +36,7 @@ from drkit.postgres.target_checks import (
 from drkit.postgres.target_directory import TargetDirectory
 from drkit.repository.chain import read_chain
 from drkit.repository.unpacking import PackReader
+from drkit.writing import room_left
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -359,5 +360,6 @@ class _explained:  # noqa: N801  a context manager reads as a word
         if isinstance(error.filename, str | bytes):
             what += f" ({os.fsdecode(error.filename)})"
         if error.errno in (28, 122):  # ENOSPC, EDQUOT
+            what += room_left(self._directory)
             raise NoSpace(what, hint=f"free some room, {again}") from error
         raise StorageError(what, hint=f"mend what the error says, {again}") from error

@@ -7,6 +7,7 @@ import os
 
 from drkit.errors import DrkitError, NoSpace, RepositoryMissing, StorageError
 from drkit.rights import run_as_owner, user_name
+from drkit.writing import room_left
 
 _FULL = {
     errno.ENOSPC: "has no room for it",
@@ -78,18 +79,9 @@ def replaced(root: str) -> RepositoryMissing:
 def _no_space(error: OSError, doing: str, root: str) -> NoSpace:
     state = _FULL[error.errno or errno.ENOSPC]
     return NoSpace(
-        f"{doing} failed: the file system of {root} {state}{_free(root)}",
+        f"{doing} failed: the file system of {root} {state}{room_left(root)}",
         hint="make room on that file system, or enlarge it",
     )
-
-
-def _free(root: str) -> str:
-    try:
-        system = os.statvfs(root)
-    except OSError:
-        return ""
-    free = system.f_bavail * system.f_frsize
-    return f" ({free} bytes and {system.f_favail} files are free)"
 
 
 def _is_ours(root: str) -> bool:

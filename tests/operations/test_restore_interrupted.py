@@ -334,6 +334,7 @@ def test_a_disk_that_fills_up_leaves_a_mark_and_the_same_command_goes_on(
         said = drkit(source.protected, "restore", NAME, *options, "--to", target)
         assert said.code == NoSpace.exit_code, said.err
         assert "No space left on device" in said.err
+        assert "bytes and 0 files are free" in said.err
         assert "run the same command again" in said.err
         assert is_incomplete(str(target))
         assert not (target / "global/pg_control").exists()
