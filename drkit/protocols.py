@@ -9,8 +9,10 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from drkit.model.copied import BackupEnd, Copied, Started
+    from drkit.model.frames import FilePages, FilledFrame
+    from drkit.model.manifest import Row
     from drkit.model.objects import ObjectInfo, WrappedKey
-    from drkit.model.pagemap import PageMap
+    from drkit.model.pagemap import Chain
 
     Buffer = bytes | bytearray | memoryview
 
@@ -135,15 +137,37 @@ class ContentWriter(Protocol):
     def add(self, file: int, position: int, data: Buffer) -> None:
         """Keep bytes that are in memory already."""
 
+    def read_pages(self, pages: Sequence[FilePages], *, verify: bool) -> bool:
+        """Read pages and keep them, if a `PageFramer` serves this writer.
+
+        Returns False if none does or it did not: the caller reads them then.
+        """
+
+
+class PageFramer(Protocol):
+    """Reads pages and fills a frame with them; used by one thread."""
+
+    def frame(self, pages: Sequence[FilePages], *, verify: bool) -> FilledFrame | None:
+        """Return a frame with all of these pages.
+
+        None if there is anything unusual about them, such as a file that has gone or
+        was cut, a page that fails its checksum, a disk that can't be read: whoever
+        knows what that means looks himself.
+
+        Args:
+            pages: at most PAGES_AT_ONCE of them.
+            verify: whether their checksums are.
+        """
+
 
 class ParentContent(Protocol):
     """The backup that an incremental is compared with; used by several threads."""
 
     @property
-    def page_map(self) -> PageMap:
-        """Its files, and where their bytes are stored."""
+    def chain(self) -> Chain:
+        """Its files, and where the bytes of single ones are stored."""
 
-    def unchanged(self, piece: int, data: Buffer) -> bool:
+    def unchanged(self, piece: Row, data: Buffer) -> bool:
         """Say whether `data` is what a whole piece of the page map holds.
 
         Told by the piece's keyed digest, so nothing is fetched; False also where the

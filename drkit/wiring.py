@@ -244,12 +244,12 @@ def quoted(text: str) -> str:
 
 def fingerprint_wanted(policy: Policy, secrets: Secrets) -> FingerprintWanted | None:
     """Return which fingerprint backups take along; None if the policy wants none."""
-    from drkit.operations.fingerprints.of_backup import FingerprintWanted
-    from drkit.postgres.fingerprint import connector
-
     mode = policy.verification.fingerprint
     if mode is None:
         return None
+    from drkit.operations.fingerprints.of_backup import FingerprintWanted
+    from drkit.postgres.fingerprint import connector
+
     password = password_of(policy, secrets)
     connect = connector(policy.cluster.url, password, "fingerprint")
     return FingerprintWanted(mode, connect)

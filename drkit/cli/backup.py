@@ -16,12 +16,14 @@ from drkit.cli.session import Session, command
 from drkit.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from drkit.config.policy import Policy
     from drkit.model.backup import BackupSummary
     from drkit.model.due import Due
     from drkit.operations.backup import BackupOptions, Taken
     from drkit.operations.fingerprints.of_backup import FingerprintTaken
-    from drkit.postgres.connection import Connection
+    from drkit.operations.framers.process import ProcessFramer
     from drkit.repository.repository import Repository
 
 OBJECTIVE_MISSED = 3
@@ -87,13 +89,27 @@ def backup(
 
 
 def _back_up(session: Session, policy: Policy, type_: BackupType, jobs: int) -> Taken:
+    from drkit.operations.framers.process import framers
+
+    local = policy.backup.source == "local" and type_ is not BackupType.FULL
+    with framers(jobs if local else 0) as started:  # they get ready while this goes on
+        return _take(session, policy, type_, jobs, started)
+
+
+def _take(
+    session: Session,
+    policy: Policy,
+    type_: BackupType,
+    jobs: int,
+    framers: Sequence[ProcessFramer],
+) -> Taken:
     from drkit.operations.backup import take_backup
     from drkit.sites.source import open_source
 
     repository = wiring.open_repository(policy, session.secrets)
     wanted = _wanted(policy, repository, type_)
     with closing(open_source(policy, session.secrets)) as opened:
-        options = _options(session, policy, jobs, opened.questions)
+        options = _options(session, policy, jobs, opened.archiver, framers)
         return take_backup(
             repository,
             opened.present,
@@ -117,10 +133,13 @@ def _wanted(policy: Policy, repository: Repository, type_: BackupType) -> Due:
 
 
 def _options(
-    session: Session, policy: Policy, jobs: int, questions: Connection
+    session: Session,
+    policy: Policy,
+    jobs: int,
+    archiver: Callable[[], str],
+    framers: Sequence[ProcessFramer],
 ) -> BackupOptions:
     from drkit.operations.backup import BackupOptions
-    from drkit.postgres.archiver import archiver_asker
 
     return BackupOptions(
         host=wiring.host_name(),
@@ -128,9 +147,10 @@ def _options(
         jobs=jobs,
         level=policy.backup.compression_level,
         wal_timeout=policy.backup.wal_timeout,
-        archiver=archiver_asker(questions),
+        archiver=archiver,
         fingerprint=wiring.fingerprint_wanted(policy, session.secrets),
         heartbeat=wiring.heartbeat_writer(policy, session.secrets),
+        framers=framers,
     )
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from drkit.model.lsn import Lsn
 
 Rows = npt.NDArray[np.void]
+Row = np.void
 
 PACK = np.dtype([("size", "<u8"), ("sha256", "u1", (32,)), ("frames", "<u4")])
 FRAME = np.dtype([("stored", "<u4"), ("plain", "<u4"), ("codec", "u1")])

@@ -39,6 +39,7 @@ _SPAN = np.uint64(1 << 40)
 _MAX_FILES = (1 << 24) - 1
 
 Positions = npt.NDArray[np.uint64]
+Numbers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,26 +110,104 @@ def compose(layers: Sequence[Manifest]) -> PageMap:
     """
     if len(layers) == 1:
         manifest = layers[0]
-        pieces = _as_pieces(0, manifest)
+        pieces = _as_pieces(0, manifest.runs)
         return PageMap((manifest,), manifest.paths, manifest.files, pieces)
-    files = _Files()
-    laid = [
-        _lay(layer, manifest, files.take(manifest))
-        for layer, manifest in enumerate(layers)
-    ]
-    whole = _over(laid[0], _together(laid[1:]))
-    return files.page_map(tuple(layers), whole)
+    return Chain(layers).page_map()
+
+
+class Chain:
+    """The manifests of a chain: its files, and the pieces of those that are asked for.
+
+    Putting all pieces in place takes as long as the chain has runs, and an incremental
+    backup asks for those of few files.
+
+    Attributes:
+        layers: the full backup's first.
+        paths: one per row of `files`, in strictly ascending byte order.
+        files: as the last layer leaves them; `runs` and `kept` are 0.
+
+    Raises:
+        ValueError: a manifest does not fit what is below it.
+    """
+
+    def __init__(self, layers: Sequence[Manifest]) -> None:
+        self.layers = tuple(layers)
+        known = _Files()
+        self._numbers = [known.take(manifest) for manifest in layers]
+        self.paths, self.files, self._numbered = known.listed()
+        self._count = known.count
+        self._ends = [
+            np.cumsum(manifest.files["runs"], dtype=np.int64) for manifest in layers
+        ]
+        self._above: dict[int, list[tuple[int, int]]] = {}
+        for layer, numbers in enumerate(self._numbers[1:], start=1):
+            for row, number in enumerate(numbers.tolist()):
+                self._above.setdefault(number, []).append((layer, row))
+
+    @property
+    def head(self) -> ManifestHead:
+        """Return the head of the last backup's own manifest."""
+        return self.layers[-1].head
+
+    def find(self, path: bytes) -> int | None:
+        """Return the number of the file at `path`, or None."""
+        return find_path(self.paths, path)
+
+    def pieces_of(self, number: int) -> Rows:
+        """Return the pieces of one file."""
+        mine = int(self._numbered[number])
+        below = [(0, mine)] if mine < len(self._numbers[0]) else []
+        places = below + self._above.get(mine, [])
+        if len(places) == 1:
+            return self._pieces(*places[0])
+        return _together([self._lay(*place) for place in places]).pieces
+
+    def page_map(self) -> PageMap:
+        """Put the pieces of all files in place; those of files that are gone go."""
+        laid = [
+            _lay(
+                _as_pieces(layer, manifest.runs),
+                numbers * _SPAN,
+                manifest.files[["runs", "kept"]],
+            )
+            for layer, (manifest, numbers) in enumerate(
+                zip(self.layers, self._numbers, strict=True)
+            )
+        ]
+        whole = _together([laid[0], _together(laid[1:])]) if laid[1:] else laid[0]
+        place = np.full(self._count, -1, dtype=np.int64)
+        place[self._numbered] = np.arange(len(self._numbered))
+        owner = place[whole.starts // _SPAN]
+        live = np.flatnonzero(owner >= 0)
+        order = live[np.argsort(owner[live], kind="stable")]
+        files = self.files.copy()
+        files["runs"] = np.bincount(owner[live], minlength=len(self.paths))
+        return PageMap(self.layers, self.paths, files, whole.pieces[order])
+
+    def _pieces(self, layer: int, row: int) -> Rows:
+        """Return what one layer has stored of one file."""
+        ends = self._ends[layer]
+        first = int(ends[row - 1]) if row else 0
+        return _as_pieces(layer, self.layers[layer].runs[first : int(ends[row])], first)
+
+    def _lay(self, layer: int, row: int) -> _Laid:
+        """Return what one layer lays of one file, which stands first on the line."""
+        files = self.layers[layer].files[["runs", "kept"]][row : row + 1]
+        return _lay(self._pieces(layer, row), np.zeros(1, np.uint64), files)
 
 
 class _Files:
     """The files of a chain as its layers come; each has a number on the line of bytes.
 
     A path that was gone and is back is another file, with another number.
+
+    Attributes:
+        count: of all that ever were there; the first layer's have the first numbers.
     """
 
     def __init__(self) -> None:
         self._numbers: dict[bytes, int] = {}
-        self._count = 0
+        self.count = 0
         self._rows = np.empty(0, dtype=FILE)
 
     def take(self, manifest: Manifest) -> Positions:
@@ -137,7 +216,7 @@ class _Files:
             if self._numbers.pop(path, None) is None:
                 raise ValueError(f"{path!r} is gone, but never was there")
         numbers = np.array([self._number(path) for path in manifest.paths], np.uint64)
-        if self._count > _MAX_FILES:
+        if self.count > _MAX_FILES:
             raise ValueError("there are too many files")
         self._grow()
         if (manifest.files["kept"] > self._rows["size"][numbers]).any():
@@ -145,27 +224,21 @@ class _Files:
         self._rows[numbers] = manifest.files
         return numbers
 
-    def page_map(self, layers: tuple[Manifest, ...], whole: _Laid) -> PageMap:
-        """Return the map, files in order and without those that are gone."""
+    def listed(self) -> tuple[list[bytes], Rows, Numbers]:
+        """Return the paths that are there in order, their rows, and their numbers."""
         paths = sorted(self._numbers)
         numbers = np.array([self._numbers[path] for path in paths], dtype=np.int64)
-        place = np.full(self._count, -1, dtype=np.int64)
-        place[numbers] = np.arange(len(numbers))
-        owner = place[whole.starts // _SPAN]
-        live = np.flatnonzero(owner >= 0)
-        order = live[np.argsort(owner[live], kind="stable")]
         files = self._rows[numbers]
-        files["kept"] = 0
-        files["runs"] = np.bincount(owner[live], minlength=len(paths))
-        return PageMap(layers, paths, files, whole.pieces[order])
+        files["kept"] = files["runs"] = 0
+        return paths, files, numbers
 
     def _number(self, path: bytes) -> int:
-        number = self._numbers.setdefault(path, self._count)
-        self._count = max(self._count, number + 1)
+        number = self._numbers.setdefault(path, self.count)
+        self.count = max(self.count, number + 1)
         return number
 
     def _grow(self) -> None:
-        more = np.zeros(self._count - len(self._rows), dtype=FILE)
+        more = np.zeros(self.count - len(self._rows), dtype=FILE)
         if len(more):
             self._rows = np.concatenate((self._rows, more))
 
@@ -184,16 +257,18 @@ class _Laid(NamedTuple):
     cover: tuple[Positions, Positions]
 
 
-def _lay(layer: int, manifest: Manifest, numbers: Positions) -> _Laid:
-    """Return what one manifest lays over those below: its runs, and its files' tails.
+def _lay(pieces: Rows, lines: Positions, files: Rows) -> _Laid:
+    """Return what a manifest lays over those below: its runs, and its files' tails.
 
     Of each file that it lists, everything from `kept` on is its own.
+
+    Args:
+        lines: where on the line of bytes each file begins.
+        files: how many of the pieces are each file's, and what it keeps.
     """
-    lines = numbers * _SPAN
-    pieces = _as_pieces(layer, manifest)
-    starts = np.repeat(lines, manifest.files["runs"]) + pieces["position"]
+    starts = np.repeat(lines, files["runs"]) + pieces["position"]
     cover = _union(
-        np.concatenate((starts, lines + manifest.files["kept"])),
+        np.concatenate((starts, lines + files["kept"])),
         np.concatenate((starts + pieces["length"], lines + _SPAN)),
     )
     order = np.argsort(starts, kind="stable")
@@ -229,14 +304,13 @@ def _union(starts: Positions, ends: Positions) -> tuple[Positions, Positions]:
     return (starts[first], ends[last]) if len(starts) else (starts, ends)
 
 
-def _as_pieces(layer: int, manifest: Manifest) -> Rows:
-    """Return a manifest's own runs as pieces."""
-    runs = manifest.runs
+def _as_pieces(layer: int, runs: Rows, first: int = 0) -> Rows:
+    """Return a manifest's own runs as pieces, the first of them being run `first`."""
     pieces = np.zeros(len(runs), dtype=PIECE)
     pieces["position"] = runs["position"]
     pieces["length"] = runs["length"]
     pieces["layer"] = layer
-    pieces["run"] = np.arange(len(runs))
+    pieces["run"] = np.arange(first, first + len(runs))
     return pieces
 
 

@@ -16,15 +16,18 @@ from drkit.model.label import BackupKind, new_label
 from drkit.model.log import Begin, Commit
 from drkit.model.manifest import ManifestHead, ParentRef
 from drkit.operations.attempts import abandon, abandon_dead, leased, sweep_attempt
-from drkit.operations.fingerprints.of_backup import (
-    Copy,
-    fingerprinting,
-    keep_fingerprint,
-)
+from drkit.operations.fingerprints.attempt import Copy
+from drkit.operations.fingerprints.of_backup import fingerprinting, keep_fingerprint
 from drkit.operations.manifest import make_manifest
 from drkit.operations.parent import choose_parent
 from drkit.operations.waiting import wait_for_wal
-from drkit.repository.packing import Packed, Packing, PackWriter, pack_bytes
+from drkit.repository.packing import (
+    Packed,
+    Packing,
+    PackWriter,
+    digest_key,
+    pack_bytes,
+)
 from drkit.repository.repository import write_manifest
 
 if TYPE_CHECKING:
@@ -37,11 +40,12 @@ if TYPE_CHECKING:
     from drkit.model.due import Due
     from drkit.model.log import Entry, LogState
     from drkit.model.manifest import Manifest, WalPosition
+    from drkit.operations.fingerprints.attempt import Attempted
     from drkit.operations.fingerprints.of_backup import (
-        Attempted,
         FingerprintTaken,
         FingerprintWanted,
     )
+    from drkit.operations.framers.process import ProcessFramer
     from drkit.operations.parent import Parent, Present
     from drkit.protocols import BaseBackupSource, Progress
     from drkit.repository.repository import Repository
@@ -59,6 +63,7 @@ class BackupOptions:
         archiver: asks the server why archiving may be stuck, for the message.
         fingerprint: what to take along for later comparisons; None: nothing.
         heartbeat: writes one, if the cluster has a table for it.
+        framers: processes that help reading changed pages, one for a job.
     """
 
     host: str
@@ -69,6 +74,7 @@ class BackupOptions:
     archiver: Callable[[], str]
     fingerprint: FingerprintWanted | None = None
     heartbeat: Callable[[Progress], None] | None = None
+    framers: Sequence[ProcessFramer] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +141,10 @@ def take_backup(
         for key in (attempt.data_key, attempt.manifest_key):
             repository.keyring.store(key)
         begun = repository.clock.monotonic()
-        copied, writers, end = _copy(repository, source, attempt, options, progress)
+        copied, packed, end = _copy(repository, source, attempt, options, progress)
         seconds = repository.clock.monotonic() - begun
         copy = Copy(attempt.label, present.server, end, seconds)
         with fingerprinting(options.fingerprint, copy, repository.clock) as attempted:
-            packed = _close(writers)
             _wait_for_wal(repository, attempt, copy, options, progress)
             fingerprint = _fingerprint(
                 repository, attempt, copy, options, attempted, progress
@@ -237,7 +242,7 @@ def _copy(
     attempt: _Attempt,
     options: BackupOptions,
     progress: Progress,
-) -> tuple[Copied, list[PackWriter], BackupEnd]:
+) -> tuple[Copied, Packed, BackupEnd]:
     packing = Packing(
         repository.storage,
         attempt.data_key,
@@ -246,18 +251,52 @@ def _copy(
         lambda number: repository.layout.pack(attempt.label, attempt.attempt, number),
         itertools.count(),
     )
-    size = pack_bytes(options.jobs)
-    writers = [PackWriter(packing, size) for _ in range(options.jobs)]
+    writers = _writers(packing, options)
     copied = source.copy(writers, progress)
+    _dismiss(options.framers, progress)
     progress.phase("stop")
-    return copied, writers, source.stop()
+    return copied, *_close(writers, source)
 
 
-def _close(writers: Sequence[PackWriter]) -> Packed:
+def _writers(packing: Packing, options: BackupOptions) -> list[PackWriter]:
+    key, size = digest_key(packing.dek, packing.lineage), pack_bytes(options.jobs)
+    for framer in options.framers:
+        framer.set_up(key, packing.level)
+    framers = itertools.chain(options.framers, itertools.repeat(None))
+    return [
+        PackWriter(packing, size, framer)
+        for framer in itertools.islice(framers, options.jobs)
+    ]
+
+
+def _dismiss(framers: Sequence[ProcessFramer], progress: Progress) -> None:
+    """Let the framers end while the backup does; tell of those that ended early."""
+    for framer in framers:
+        framer.close()
+    lost = sum(framer.lost for framer in framers)
+    if lost:
+        progress.warning(
+            f"{lost} of the {len(framers)} processes that help reading changed pages "
+            "ended early; their pages were read without them, so this backup is whole, "
+            "but it took longer",
+            lost=lost,
+        )
+
+
+def _close(
+    writers: Sequence[PackWriter], source: BaseBackupSource
+) -> tuple[Packed, BackupEnd]:
+    """Put what is left in the writers; meanwhile, end the backup on the server.
+
+    The server archives its last WAL then while packs are still on their way.
+    """
     packed = Packed()
-    for part in workers.run([_closing(writer) for writer in writers]):
-        packed.extend(part)
-    return packed
+    ends: list[BackupEnd] = []
+    parts = [_closing(writer) for writer in writers]
+    for part in workers.run([lambda _: ends.append(source.stop()), *parts]):
+        if part is not None:
+            packed.extend(part)
+    return packed, ends[0]
 
 
 def _closing(writer: PackWriter) -> Callable[[workers.Stop], Packed]:
@@ -344,7 +383,7 @@ def _commit(
     copied: Copied,
     packed: Packed,
 ) -> BackupSummary:
-    below = attempt.parent.content.page_map if attempt.parent else None
+    below = attempt.parent.content.chain if attempt.parent else None
     manifest = make_manifest(head, copied, packed, below)
     name = repository.layout.manifest(attempt.label, attempt.attempt)
     reference = write_manifest(repository, name, manifest, attempt.manifest_key)

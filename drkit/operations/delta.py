@@ -16,7 +16,7 @@ import numpy as np
 from drkit import workers
 from drkit.model.manifest import FileKind
 from drkit.operations.filling import LEFT_OUT, OpenFiles, Writing, write_packs
-from drkit.repository.chain import ChainContent
+from drkit.repository.chain import Digests
 from drkit.repository.unpacking import PackReader
 from drkit.writing import write_all_at
 
@@ -118,7 +118,7 @@ class Comparison:
         self._map = page_map
         self._target = target
         self._progress = progress
-        self._content = ChainContent(repository, page_map, {})
+        self._digests = Digests(repository, page_map.layers)
         self._ends = page_map.ends()
         restored = page_map.files["kind"] == FileKind.FILE
         left_out = [page_map.find(path) for path in LEFT_OUT]
@@ -175,7 +175,7 @@ class Comparison:
             piece = self._map.pieces[place]
             data = buffer[: int(piece["length"])]
             there = _read(descriptor, data, int(piece["position"]))
-            if there and self._content.unchanged(place, data):
+            if there and self._digests.unchanged(piece, data):
                 self.wanted[place] = False
                 self.tally.add(kept=len(data))
             self._progress.advance(len(data))

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from drkit.model.copied import Copied, CopiedFile
-    from drkit.model.pagemap import PageMap
+    from drkit.model.pagemap import Chain
     from drkit.repository.packing import Packed
 
     Numbers = npt.NDArray[np.int64]
 
 
 def make_manifest(
-    head: ManifestHead, copied: Copied, packed: Packed, below: PageMap | None
+    head: ManifestHead, copied: Copied, packed: Packed, below: Chain | None
 ) -> Manifest:
     """Put the files in order and lay their runs beside them.
 
@@ -47,7 +47,7 @@ def make_manifest(
 
 
 def _listed(
-    copied: Copied, runs: list[int], below: PageMap | None
+    copied: Copied, runs: list[int], below: Chain | None
 ) -> list[CopiedFile | None]:
     """Return the files that are there, without those that are as the parent has them.
 
@@ -70,7 +70,7 @@ def _listed(
     ]
 
 
-def _gone(copied: Copied, below: PageMap) -> tuple[bytes, ...]:
+def _gone(copied: Copied, below: Chain) -> tuple[bytes, ...]:
     there = {file.path for file in copied.files if file is not None}
     return tuple(path for path in below.paths if path not in there)
 

@@ -9,7 +9,7 @@ from drkit.errors import Corrupt, KeyLost, KeyUnavailable
 from drkit.model.label import BackupKind
 from drkit.model.reach import reach
 from drkit.model.wal import WalFileKind, parse_segment
-from drkit.repository.chain import ChainContent, read_chain
+from drkit.repository.chain import ChainContent, read_parent
 from drkit.repository.findings import damaged_frames
 
 if TYPE_CHECKING:
@@ -92,12 +92,12 @@ def _checked(repository: Repository, commit: Commit, present: Present) -> Parent
     if why is not None:
         return why
     try:
-        page_map = read_chain(repository, commit)
-        changed = _changed_server(page_map.head.server, present.server)
+        chain = read_parent(repository, commit)
+        changed = _changed_server(chain.head.server, present.server)
         if changed is not None:
             return f"since backup {commit.backup.label} {changed}"
         lost = damaged_frames(repository)
-        return Parent(commit, ChainContent(repository, page_map, lost))
+        return Parent(commit, ChainContent(repository, chain, lost))
     except (Corrupt, KeyLost) as error:
         return (
             f"the chain of backup {commit.backup.label} can't be read: {error.message}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from drkit.errors import Corrupt, WalMissing
 from drkit.model.lsn import Lsn
 from drkit.model.wal import Segment, WalFileName, segment_at
-from drkit.postgres.archiver import archiver_asker
+from drkit.postgres.archiver import archiver_state
 from drkit.postgres.connection import query
 from drkit.postgres.facts import read_facts
 from drkit.postgres.walfile import check_wal_file
@@ -71,7 +71,7 @@ def _wait(
         if waited >= timeout.total_seconds():
             raise WalMissing(
                 f"WAL segment {name} was not archived within "
-                f"{timeout.total_seconds():g} s; {archiver_asker(connection)()}",
+                f"{timeout.total_seconds():g} s; {archiver_state(connection)}",
                 hint="see the server's log for what `drkit wal push` printed, or run "
                 "it by hand as the server's user on a file of pg_wal",
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from drkit.errors import DrkitError
@@ -23,16 +24,30 @@ _STATE = """
 """
 
 
-def archiver_asker(connection: Connection) -> Callable[[], str]:
-    """Return what tells, in a clause of a sentence, how archiving goes."""
-    return lambda: _describe(connection)
+def archiver_asker(connect: Callable[[], Connection]) -> Callable[[], str]:
+    """Return what tells, in a clause of a sentence, how archiving goes.
+
+    Args:
+        connect: opens a session for nothing but this question.
+    """
+
+    def ask() -> str:
+        try:
+            connection = connect()
+        except DrkitError as error:
+            return _unasked(error)
+        with closing(connection):
+            return archiver_state(connection)
+
+    return ask
 
 
-def _describe(connection: Connection) -> str:
+def archiver_state(connection: Connection) -> str:
+    """Tell, in a clause of a sentence, how archiving goes."""
     try:
         rows = query(connection, _STATE)
     except DrkitError as error:
-        return f"the server could not be asked why ({error.message})"
+        return _unasked(error)
     standby, archived, failed, when, failing, command, library = rows[0]
     if standby:
         return "the server is a standby: look at the archiving of its primary"
@@ -43,3 +58,7 @@ def _describe(connection: Connection) -> str:
         return f"archiving {failed} failed last at {when}; {by}"
     last = f"the last one archived was {archived}" if archived else "none was ever"
     return f"the server reports no failure, {last}; {by}"
+
+
+def _unasked(error: DrkitError) -> str:
+    return f"the server could not be asked why ({error.message})"

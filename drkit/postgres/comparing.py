@@ -44,21 +44,19 @@ class Comparing:
         self._start_lsn = start_lsn
         self._progress = progress
         self._lock = threading.Lock()
-        self._ends = self._parent.page_map.ends()
 
     def same_content(self, descriptor: int, file: FoundFile, plan: FilePlan) -> bool:
         """Say whether a file holds, byte by byte, what the parent stored of it."""
-        page_map = self._parent.page_map
-        if file.size != page_map.files["size"][plan.number]:
+        chain = self._parent.chain
+        if file.size != chain.files["size"][plan.number]:
             return False
         if self._parent.damaged(plan.number):
             return False
         place, position = os.fsdecode(file.place), 0
-        for piece in self._pieces(plan.number):
-            row = page_map.pieces[piece]
-            if row["position"] != position:
+        for piece in chain.pieces_of(plan.number):
+            if piece["position"] != position:
                 return False  # a hole in what was stored
-            data = memoryview(bytearray(int(row["length"])))
+            data = memoryview(bytearray(int(piece["length"])))
             if read_full(place, descriptor, data, position) < len(data):
                 return False
             if not self._parent.unchanged(piece, data):
@@ -73,7 +71,7 @@ class Comparing:
 
         See `drkit.postgres.visibility`; with page checksums their LSNs tell.
         """
-        relation, server = relation_file(file.path), self._parent.page_map.head.server
+        relation, server = relation_file(file.path), self._parent.chain.head.server
         if relation is None or server.data_checksums or start == end:
             return plan
         offset = relation.segment * server.relation_segment_size
@@ -88,7 +86,7 @@ class Comparing:
         self, path: bytes, relation: RelationFile, position: int, length: int
     ) -> bytes:
         """Fetch a stretch of the parent's visibility map; nothing if it is lost."""
-        number = self._parent.page_map.find(relation.beside(path, b"_vm"))
+        number = self._parent.chain.find(relation.beside(path, b"_vm"))
         if number is None or self._parent.damaged(number):
             return b""
         try:
@@ -124,10 +122,9 @@ class Comparing:
     ) -> list[int]:
         place, wrong = os.fsdecode(file.place), []
         stored = set(plan.blocks.tolist())
-        for piece in self._pieces(plan.number):
-            row = self._parent.page_map.pieces[piece]
-            start = int(row["position"])
-            end = min(start + int(row["length"]), plan.kept)
+        for piece in self._parent.chain.pieces_of(plan.number):
+            start = int(piece["position"])
+            end = min(start + int(piece["length"]), plan.kept)
             data = memoryview(bytearray(max(end - start, 0)))
             if read_full(place, descriptor, data, start) < len(data):
                 break  # truncated meanwhile
@@ -155,10 +152,6 @@ class Comparing:
                 return False
             time.sleep(_PAUSE)
         return True
-
-    def _pieces(self, number: int) -> range:
-        start = int(self._ends[number - 1]) if number else 0
-        return range(start, int(self._ends[number]))
 
     def _alarm(self, message: str) -> None:
         with self._lock:

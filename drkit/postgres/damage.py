@@ -49,6 +49,10 @@ class PageChecker:
         self._lock = threading.Lock()
         self.torn_maps = 0
 
+    def first(self, file: RelationFile) -> int:
+        """Return the number of a file's first page, counted over its fork's files."""
+        return file.segment * self._segment_blocks
+
     def damaged(
         self,
         file: RelationFile,
@@ -82,7 +86,7 @@ class PageChecker:
             pages: whole pages, each of the block at its place in `blocks`.
             reread: as for `damaged`.
         """
-        numbers = blocks + file.segment * self._segment_blocks
+        numbers = blocks + self.first(file)
         stable = [
             int(blocks[index])
             for index in failing(pages, numbers)

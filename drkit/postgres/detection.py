@@ -81,9 +81,9 @@ class Detection:
     ) -> None:
         self.parent = parent
         self.changed = changed
-        self.since = parent.page_map.head.start.lsn
+        self.since = parent.chain.head.start.lsn
         self._audit = audit
-        self._files = parent.page_map.files
+        self._files = parent.chain.files
 
     def plans(self, files: Sequence[FoundFile]) -> list[FilePlan]:
         """Return a plan for each file that was found."""
@@ -113,7 +113,7 @@ class Detection:
         return FilePlan(How.SCAN, kept, number, lost, self._audit(file.path))
 
     def _in_parent(self, file: FoundFile) -> int | None:
-        number = self.parent.page_map.find(file.path)
+        number = self.parent.chain.find(file.path)
         if file.kind is not FileKind.FILE or number is None:
             return None
         return number if self._files["kind"][number] == FileKind.FILE else None
@@ -125,10 +125,12 @@ class Detection:
             return _WHOLE
         if changes.limit is not None:
             kept = min(kept, changes.limit * PAGE)
-        end = file.size // PAGE
-        added = np.arange(kept // PAGE, end)
-        lost = _blocks_of(self.parent.damaged(number))
-        blocks = _united(changes.blocks[changes.blocks < end], added, lost[lost < end])
+        end, blocks = file.size // PAGE, _NONE
+        damaged = self.parent.damaged(number)
+        if len(changes.blocks) or damaged or kept < file.size:  # most files are idle
+            added, lost = np.arange(kept // PAGE, end), _blocks_of(damaged)
+            changed = changes.blocks[changes.blocks < end]
+            blocks = _united(changed, added, lost[lost < end])
         return FilePlan(How.BLOCKS, kept, number, blocks, self._audit(file.path))
 
     def _replaced_databases(self, files: Iterable[FoundFile]) -> set[bytes]:
@@ -142,7 +144,7 @@ class Detection:
             directory, _, name = file.path.rpartition(b"/")
             if name != DATABASE_VERSION or not holds_relations(directory):
                 continue
-            number = self.parent.page_map.find(file.path)
+            number = self.parent.chain.find(file.path)
             if number is None or self._files["identity"][number] != file.identity:
                 found.add(_database(file.path))
         return found

@@ -14,7 +14,16 @@ if TYPE_CHECKING:
 
 # One statement, so that everything is of one moment. A standby has no current LSN to
 # write at, and its last checkpoint may be of an older timeline than what it replays.
-_FACTS = """
+_TIMELINE = """
+        CASE WHEN pg_is_in_recovery()
+            THEN greatest(c.timeline_id, r.min_recovery_end_timeline)
+            ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int
+        END
+"""
+_ONLY_TIMELINE = f"""
+    SELECT {_TIMELINE} FROM pg_control_checkpoint() AS c, pg_control_recovery() AS r
+"""  # noqa: S608  made of constants
+_FACTS = f"""
     SELECT
         current_setting('server_version_num')::int,
         s.system_identifier,
@@ -24,10 +33,7 @@ _FACTS = """
         current_setting('data_directory'),
         current_setting('data_directory_mode'),
         pg_is_in_recovery(),
-        CASE WHEN pg_is_in_recovery()
-            THEN greatest(c.timeline_id, r.min_recovery_end_timeline)
-            ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int
-        END,
+        {_TIMELINE},
         CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
             ELSE pg_current_wal_lsn() END::text,
         CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
@@ -44,7 +50,7 @@ _FACTS = """
         coalesce(current_setting('summarize_wal', true), 'off') = 'on'
     FROM pg_control_system() AS s, pg_control_init() AS i,
         pg_control_checkpoint() AS c, pg_control_recovery() AS r
-"""
+"""  # noqa: S608  made of constants
 _TABLESPACES = """
     SELECT oid::bigint, spcname::text, pg_tablespace_location(oid)
     FROM pg_tablespace WHERE spcname NOT IN ('pg_default', 'pg_global') ORDER BY oid
@@ -104,6 +110,15 @@ class ServerFacts:
     def major_version(self) -> int:
         """The first part of the version, as in 16."""
         return self.version_num // 10000
+
+
+def read_timeline(connection: Connection) -> int:
+    """Ask the server for the timeline that it writes, or replays.
+
+    Raises:
+        PostgresUnreachable: the connection was lost.
+    """
+    return int(query(connection, _ONLY_TIMELINE)[0][0])
 
 
 def read_facts(connection: Connection) -> ServerFacts:

@@ -108,7 +108,7 @@ class LocalSource:
 
     def _compare_with(self, parent: ParentContent, start: WalPosition) -> str | None:
         """Find out what changed since the parent; return why that can't be told."""
-        head, facts = parent.page_map.head, self._cluster.facts
+        head, facts = parent.chain.head, self._cluster.facts
         if start.lsn < head.stop.lsn:
             return f"this server has not come to the end of backup {head.label} yet"
         changed: ChangedBlocks | None = None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from drkit.model.copied import Copied, CopiedFile
+from drkit.model.frames import PAGES_AT_ONCE, FilePages
 from drkit.model.manifest import CONTROL_FILE, FileKind
 from drkit.postgres.comparing import Comparing
 from drkit.postgres.detection import FilePlan, How, stretches
@@ -18,7 +19,7 @@ from drkit.postgres.files import read_full, unreadable
 from drkit.postgres.pages import PAGE, page_lsns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container
+    from collections.abc import Callable, Container, Iterator
 
     import numpy.typing as npt
 
@@ -36,10 +37,13 @@ _SCAN = 1 << 20  # stays in a core's cache
 
 
 class _Piece(NamedTuple):
+    """A stretch of a file; of one whose changed pages are known, some of those."""
+
     number: int
     file: FoundFile
     start: int
     end: int
+    blocks: Blocks | None = None
 
 
 class Reading:
@@ -75,9 +79,9 @@ class Reading:
         self._kept: dict[int, int] = {}
         self._vanished: set[int] = set()
         self._damaged: list[tuple[int, int]] = []
-        self._pieces: queue.SimpleQueue[_Piece] = queue.SimpleQueue()
-        for piece in self._cut():
-            self._pieces.put(piece)
+        self._steps: queue.SimpleQueue[list[_Piece]] = queue.SimpleQueue()
+        for step in self._cut():
+            self._steps.put(step)
 
     def total(self) -> int:
         """Return how many bytes are looked at."""
@@ -93,10 +97,13 @@ class Reading:
             scratch = memoryview(bytearray(_SCAN))
             while not stop.is_set():
                 try:
-                    piece = self._pieces.get_nowait()
+                    step = self._steps.get_nowait()
                 except queue.Empty:
                     return
-                self._read(_Reader(self, piece, writer, scratch, stop))
+                if self._read_elsewhere(step, writer):
+                    continue
+                for piece in step:
+                    self._read(_Reader(self, piece, writer, scratch, stop))
 
         return work
 
@@ -128,6 +135,26 @@ class Reading:
         return CopiedFile(
             file.path, file.kind, file.mode, size, file.mtime, file.identity, kept
         )
+
+    def _read_elsewhere(self, step: list[_Piece], writer: ContentWriter) -> bool:
+        """Let pages be read by another process; say whether they were."""
+        pages = [
+            FilePages(
+                piece.number, piece.file.place, piece.blocks, self._first(piece.file)
+            )
+            for piece in step
+            if piece.blocks is not None
+        ]
+        done = bool(pages) and writer.read_pages(
+            pages, verify=self._checker is not None
+        )
+        if done:
+            self.advance(PAGE * sum(len(one.blocks) for one in pages))
+        return done
+
+    def _first(self, file: FoundFile) -> int:
+        relation = relation_file(file.path)
+        return self._checker.first(relation) if self._checker and relation else 0
 
     def _read(self, reader: _Reader) -> None:
         file = reader.piece.file
@@ -170,20 +197,25 @@ class Reading:
         elif plan.how is How.SCAN:
             reader.scan(descriptor, plan)
         else:
-            reader.store_blocks(descriptor, plan.blocks)
+            reader.store_blocks(
+                descriptor, plan.blocks if piece.blocks is None else piece.blocks
+            )
 
-    def _cut(self) -> list[_Piece]:
-        """Return what there is to read: large files in pieces and first, then the rest.
+    def _cut(self) -> list[list[_Piece]]:
+        """Return what there is to read, in steps: what takes long first.
 
         The last thing that is read should be small, so that no thread waits for
         another. What is compared is not cut, since the outcome decides on all of it.
         """
-        pieces = []
+        pieces: list[_Piece] = []
+        listed: list[_Piece] = []
         for number, file in enumerate(self._found.files):
             if file.kind is not FileKind.FILE or file.path == CONTROL_FILE:
                 continue
             plan = self._plans[number]
-            if plan.how is How.BLOCKS and not len(plan.blocks) and not plan.audit:
+            if plan.how is How.BLOCKS and not plan.audit:
+                if len(plan.blocks):
+                    listed.append(_Piece(number, file, 0, file.size, plan.blocks))
                 continue
             cut = plan.how in (How.WHOLE, How.SCAN) and not plan.audit
             step = _PIECE if cut else max(file.size, 1)
@@ -192,7 +224,7 @@ class Reading:
                 for start in range(0, max(file.size, 1), step)
             ]
         pieces.sort(key=lambda piece: piece.end - piece.start < _PIECE // 16)
-        return pieces
+        return [*_in_frames(listed), *([piece] for piece in pieces)]
 
     def _keep(self, number: int, kept: int) -> None:
         with self._lock:
@@ -238,6 +270,22 @@ class Reading:
                 file=os.fsdecode(file.path),
                 block=block,
             )
+
+
+def _in_frames(pieces: list[_Piece]) -> Iterator[list[_Piece]]:
+    """Yield the pages of all pieces, as many at a time as fill a frame."""
+    step: list[_Piece] = []
+    room = PAGES_AT_ONCE
+    for piece in pieces:
+        blocks = piece.blocks
+        while blocks is not None and len(blocks):
+            step.append(piece._replace(blocks=blocks[:room]))
+            room, blocks = room - len(blocks[:room]), blocks[room:]
+            if not room:
+                yield step
+                step, room = [], PAGES_AT_ONCE
+    if step:
+        yield step
 
 
 class _Reader:

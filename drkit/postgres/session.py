@@ -10,7 +10,7 @@ import psycopg
 from drkit.errors import PostgresRefused
 from drkit.model.lsn import Lsn
 from drkit.postgres.connection import query
-from drkit.postgres.facts import read_facts
+from drkit.postgres.facts import read_timeline
 
 if TYPE_CHECKING:
     from drkit.postgres.connection import Connection
@@ -100,7 +100,7 @@ class BackupSession:
 
     def _refuse_other_timeline(self) -> None:
         """Refuse a backup whose WAL is not all of the timeline that it started on."""
-        timeline = read_facts(self._connection).timeline
+        timeline = read_timeline(self._connection)
         if timeline != self.timeline:
             raise PostgresRefused(
                 f"the server went from timeline {self.timeline} to {timeline} since "

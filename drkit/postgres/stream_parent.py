@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from drkit.model.changes import ChangedBlocks
+    from drkit.model.manifest import Row
     from drkit.postgres.exclusions import RelationFile
     from drkit.postgres.facts import ServerFacts
     from drkit.postgres.incremental_file import IncrementalHeader
@@ -31,13 +32,13 @@ def why_full(parent: ParentContent, facts: ServerFacts) -> str | None:
     may tell of truncations which this server never replayed, and the server's
     incremental then lacks blocks.
     """
-    head = parent.page_map.head
+    head = parent.chain.head
     if facts.major_version < _SINCE_MAJOR:
         return (
             f"PostgreSQL {facts.major_version} streams full backups only; 17 and later "
             "stream incrementals, and the source `local` takes them of any version"
         )
-    if head.source != "stream" or parent.page_map.find(SERVER_MANIFEST) is None:
+    if head.source != "stream" or parent.chain.find(SERVER_MANIFEST) is None:
         return (
             f"backup {head.label} was not streamed, so there is no backup manifest of "
             "the server's own to compare with"
@@ -54,11 +55,11 @@ def why_full(parent: ParentContent, facts: ServerFacts) -> str | None:
 
 def _lost_relation(parent: ParentContent) -> str | None:
     """Name a relation of which the parent lacks pages: the server won't send them."""
-    for number, path in enumerate(parent.page_map.paths):
+    for number, path in enumerate(parent.chain.paths):
         relation = relation_file(path) if parent.damaged(number) else None
         if relation is not None and relation.fork in (Fork.MAIN, Fork.INIT):
             return (
-                f"backup {parent.page_map.head.label} holds damaged pages of "
+                f"backup {parent.chain.head.label} holds damaged pages of "
                 f"{os.fsdecode(path)}"
             )
     return None
@@ -70,10 +71,10 @@ def read_server_manifest(parent: ParentContent) -> bytes:
     Raises:
         Corrupt: what holds it is missing or damaged.
     """
-    number = parent.page_map.find(SERVER_MANIFEST)
+    number = parent.chain.find(SERVER_MANIFEST)
     if number is None:
         raise ValueError("the parent was not streamed")
-    return parent.read(number, 0, int(parent.page_map.files["size"][number]))
+    return parent.read(number, 0, int(parent.chain.files["size"][number]))
 
 
 class StreamParent:
@@ -86,13 +87,12 @@ class StreamParent:
     def __init__(self, content: ParentContent, truncated: ChangedBlocks) -> None:
         self.content = content
         self._truncated = truncated
-        self._map = content.page_map
-        self._ends = self._map.ends()
+        self._chain = content.chain
 
     def size(self, path: bytes) -> int:
         """Return the parent's length of a file; 0 if it has none."""
-        number = self._map.find(path)
-        return 0 if number is None else int(self._map.files["size"][number])
+        number = self._chain.find(path)
+        return 0 if number is None else int(self._chain.files["size"][number])
 
     def kept(
         self, path: bytes, relation: RelationFile, header: IncrementalHeader
@@ -102,10 +102,10 @@ class StreamParent:
         Raises:
             PostgresRefused: the parent has no such file.
         """
-        if self._map.find(path) is None:
+        if self._chain.find(path) is None:
             raise PostgresRefused(
                 f"the server sent changes to {os.fsdecode(path)}, which backup "
-                f"{self._map.head.label} does not have",
+                f"{self._chain.head.label} does not have",
                 hint="take a full backup",
             )
         blocks = min(self.size(path) // PAGE, header.truncation)
@@ -132,17 +132,17 @@ class StreamParent:
 
     def _comparable(
         self, path: bytes, size: int, pages: bool
-    ) -> Iterator[tuple[int, int, int]]:
-        number = self._map.find(path)
-        if number is None or self._map.files["kind"][number] != FileKind.FILE:
+    ) -> Iterator[tuple[int, int, Row]]:
+        number = self._chain.find(path)
+        if number is None or self._chain.files["kind"][number] != FileKind.FILE:
             return
         if self.content.damaged(number):
             return
-        first = int(self._ends[number - 1]) if number else 0
-        rows = self._map.pieces[first : int(self._ends[number])]
-        for place, (start, length) in enumerate(rows[["position", "length"]].tolist()):
+        pieces = self._chain.pieces_of(number)
+        places = pieces[["position", "length"]].tolist()
+        for piece, (start, length) in zip(pieces, places, strict=True):
             aligned = start % PAGE == 0 and (
                 length % PAGE == 0 or start + length == size
             )
             if length <= BUFFER and start + length <= size and (aligned or not pages):
-                yield start, length, first + place
+                yield start, length, piece

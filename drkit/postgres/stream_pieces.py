@@ -14,6 +14,7 @@ from drkit.postgres.pages import PAGE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from drkit.model.manifest import Row
     from drkit.postgres.damage import PageChecker
     from drkit.postgres.exclusions import RelationFile
     from drkit.protocols import ContentWriter, ParentContent, Progress
@@ -40,7 +41,7 @@ class Stretch(NamedTuple):
 
     position: int
     length: int
-    like: int | None = None
+    like: Row | None = None
 
 
 class Piece(NamedTuple):

@@ -128,7 +128,7 @@ class StreamSource:
 
     def _start_incremental(self, label: str, parent: ParentContent) -> str | None:
         """Begin an incremental; return why the server does not stream one."""
-        head = parent.page_map.head
+        head = parent.chain.head
         try:
             manifest = read_server_manifest(parent)
             begun = self._stream.begin_incremental(label, manifest)

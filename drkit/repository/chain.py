@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import threading
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from drkit import workers
 from drkit.errors import Corrupt
-from drkit.model.pagemap import compose
-from drkit.repository.packing import content_digest, digest_key
+from drkit.model.pagemap import Chain, compose
+from drkit.repository.framing import content_digest
+from drkit.repository.packing import digest_key
 from drkit.repository.repository import read_manifest
 from drkit.repository.unpacking import PackReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from drkit.model.log import Commit, LogState
-    from drkit.model.manifest import Manifest
+    from drkit.model.manifest import Manifest, Row
     from drkit.model.pagemap import PageMap
     from drkit.protocols import Buffer
     from drkit.repository.repository import Repository
 
     Damaged = Mapping[str, set[int]]
+
+T = TypeVar("T")
 
 _READERS = 4  # manifests that are fetched at a time
 
@@ -48,6 +53,38 @@ def read_chain(repository: Repository, commit: Commit) -> PageMap:
     Raises:
         Corrupt: one is missing, not what was committed, or does not fit the others.
     """
+    return _fitting(commit, read_layers(repository, commit), compose)
+
+
+def read_parent(repository: Repository, commit: Commit) -> Chain:
+    """Read a backup's manifest and those below it, for an incremental on top.
+
+    Raises:
+        Corrupt: as `read_chain`.
+    """
+    return _fitting(commit, read_layers(repository, commit), Chain)
+
+
+def _fitting(
+    commit: Commit,
+    layers: list[Manifest],
+    putting: Callable[[list[Manifest]], T],
+) -> T:
+    try:
+        return putting(layers)
+    except ValueError as error:
+        raise Corrupt(
+            f"the manifests of backup {commit.backup.label} don't fit: {error}",
+            hint="choose another backup; `drkit info` lists them",
+        ) from error
+
+
+def read_layers(repository: Repository, commit: Commit) -> list[Manifest]:
+    """Read a backup's manifest and those below it, the full backup's first.
+
+    Raises:
+        Corrupt: one is missing, not what was committed, or names another parent.
+    """
     commits = lineage(repository.log.state, commit)
     layers = _read_manifests(repository, commits)
     for below, above, manifest in zip(commits, commits[1:], layers[1:], strict=False):
@@ -57,13 +94,7 @@ def read_chain(repository: Repository, commit: Commit) -> PageMap:
             raise Corrupt(f"manifest {above.manifest.name} names another parent")
     if layers[0].head.parent is not None:
         raise Corrupt(f"manifest {commits[0].manifest.name} is of no full backup")
-    try:
-        return compose(layers)
-    except ValueError as error:
-        raise Corrupt(
-            f"the manifests of backup {commit.backup.label} don't fit: {error}",
-            hint="choose another backup; `drkit info` lists them",
-        ) from error
+    return layers
 
 
 def _read_manifests(repository: Repository, commits: list[Commit]) -> list[Manifest]:
@@ -85,6 +116,31 @@ def _read_manifests(repository: Repository, commits: list[Commit]) -> list[Manif
     return [parts[place % _READERS][place // _READERS] for place in range(len(commits))]
 
 
+class Digests:
+    """The keyed digests of what a chain's runs hold."""
+
+    def __init__(self, repository: Repository, layers: Sequence[Manifest]) -> None:
+        self._layers = layers
+        self._keys = [_digest_key(repository, manifest) for manifest in layers]
+
+    def unchanged(self, piece: Row, data: Buffer) -> bool:
+        """Say whether `data` is what a whole piece holds, by its keyed digest.
+
+        Args:
+            piece: a row of a page map's pieces.
+        """
+        run = self._layers[piece["layer"]].runs[piece["run"]]
+        if not len(data) == piece["length"] == run["length"]:
+            return False
+        digest = content_digest(self._keys[piece["layer"]], data)
+        return bool(digest == run["digest"].tobytes())
+
+
+def _digest_key(repository: Repository, manifest: Manifest) -> bytes:
+    dek = repository.keyring.get("backup", bytes.fromhex(manifest.head.dek_id))
+    return digest_key(dek, repository.lineage)
+
+
 class ChainContent:
     """What a backup's files hold, for comparing with a cluster's files.
 
@@ -92,36 +148,35 @@ class ChainContent:
         lost: frames that are known to be damaged, by the attempt that stored them.
     """
 
-    def __init__(
-        self, repository: Repository, page_map: PageMap, lost: Damaged
-    ) -> None:
-        self.page_map = page_map
+    def __init__(self, repository: Repository, chain: Chain, lost: Damaged) -> None:
+        self.chain = chain
         self._repository = repository
-        self._reader = PackReader(repository, page_map)
-        self._keys = [self._key(manifest) for manifest in page_map.layers]
-        self._lost = _lost_stretches(page_map, lost)
+        self._digests = Digests(repository, chain.layers)
+        self._lock = threading.Lock()
+        any_lost = lost or any(len(one.damaged) for one in chain.layers)
+        self._lost = _lost_stretches(self._page_map, lost) if any_lost else {}
 
-    def unchanged(self, piece: int, data: Buffer) -> bool:
+    @cached_property
+    def _page_map(self) -> PageMap:
+        return self.chain.page_map()
+
+    @cached_property
+    def _reader(self) -> PackReader:
+        return PackReader(self._repository, self._page_map)
+
+    def unchanged(self, piece: Row, data: Buffer) -> bool:
         """Say whether `data` is what a whole piece holds, by its keyed digest."""
-        row = self.page_map.pieces[piece]
-        run = self.page_map.layers[row["layer"]].runs[row["run"]]
-        if not len(data) == row["length"] == run["length"]:
-            return False
-        digest = content_digest(self._keys[row["layer"]], data)
-        return bool(digest == run["digest"].tobytes())
+        return self._digests.unchanged(piece, data)
 
     def read(self, number: int, position: int, length: int) -> bytes:
         """Fetch stored bytes of a file; zeros where the backup has none."""
-        return self._reader.read(number, position, length)
+        with self._lock:
+            reader = self._reader
+        return reader.read(number, position, length)
 
     def damaged(self, number: int) -> list[tuple[int, int]]:
         """Return the stretches of a file, (start, end), that are known to be lost."""
         return self._lost.get(number, [])
-
-    def _key(self, manifest: Manifest) -> bytes:
-        keyring = self._repository.keyring
-        dek = keyring.get("backup", bytes.fromhex(manifest.head.dek_id))
-        return digest_key(dek, self._repository.lineage)
 
 
 def _lost_stretches(

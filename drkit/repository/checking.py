@@ -16,7 +16,8 @@ from drkit.errors import Corrupt, ObjectNotFound, StorageError
 from drkit.model.damage import DamageKind, PackPlace
 from drkit.repository.codec import decompress
 from drkit.repository.findings import stretches
-from drkit.repository.packing import content_digest, digest_key
+from drkit.repository.framing import content_digest
+from drkit.repository.packing import digest_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Writing file content into packs: frames filled, compressed, sealed, put.
+"""Writing file content into packs: frames filled, sealed, put.
 
 One `PackWriter` serves one thread and reuses its buffers for as long as it lives.
 """
@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from blake3 import blake3
 
 from drkit.crypto.derive import derive, length_prefixed
 from drkit.crypto.sealing import Sealer
-from drkit.errors import Corrupt
-from drkit.model.manifest import FRAME, PACK, RUN, Rows
-from drkit.repository.codec import FRAME_BYTES, compress, compressor, decompress
+from drkit.model.frames import FILE_RUN
+from drkit.model.manifest import FRAME, PACK, Rows
+from drkit.repository.framing import FrameFiller
 
 if TYPE_CHECKING:
     import itertools
@@ -24,16 +23,11 @@ if TYPE_CHECKING:
 
     from drkit.crypto.keys import Dek
     from drkit.crypto.sealing import Frame
-    from drkit.protocols import Buffer, Storage
+    from drkit.model.frames import FilePages, FilledFrame
+    from drkit.protocols import Buffer, PageFramer, Storage
 
 MAX_PACK = 64 << 20
 _MIN_PACK = 8 << 20
-_ALIGN = 16  # so that pages behind a small file can be read as words
-_CHECK_EVERY = 16
-DIGEST_BYTES = 16
-
-# Runs are collected with their file's number, which the manifest drops again.
-FILE_RUN = np.dtype([("file", "<u4"), *RUN.descr])
 
 
 class Packing(NamedTuple):
@@ -82,74 +76,40 @@ def digest_key(dek: Dek, lineage: bytes) -> bytes:
     return derive(dek.secret, length_prefixed("drkit/1/content-digest", lineage))
 
 
-def content_digest(key: bytes, data: Buffer) -> bytes:
-    """Return the keyed digest of a run's plaintext."""
-    return blake3(data, key=key).digest(DIGEST_BYTES)
-
-
 class PackWriter:
-    """Fills frames with stretches of files and puts a pack whenever one is full."""
+    """Seals frames with stretches of files, and puts a pack whenever one is full.
 
-    def __init__(self, packing: Packing, size: int) -> None:
+    Args:
+        size: the most bytes of a pack.
+        framer: reads pages in a process of its own.
+    """
+
+    def __init__(
+        self, packing: Packing, size: int, framer: PageFramer | None = None
+    ) -> None:
         self._packing = packing
-        self._digest_key = digest_key(packing.dek, packing.lineage)
-        self._compressor = compressor(packing.level)
-        self._frame = memoryview(bytearray(FRAME_BYTES))
-        self._filled = 0
-        self._waiting: list[tuple[int, int, int, int, bytes]] = []
+        self._filler = FrameFiller(
+            digest_key(packing.dek, packing.lineage), packing.level, self._seal
+        )
+        self._framer = framer
         # not a bytearray, which would touch all of it: most incrementals are small
         self._buffer = np.empty(size, dtype=np.uint8).data
         self._sealer: Sealer | None = None
         self._number = -1
-        self._runs: list[tuple[int, int, int, int, int, bytes]] = []
+        self._runs: list[Rows] = []
         self.packed = Packed()
 
     def space(self, unit: int) -> memoryview:
         """Return where the next bytes may be read to: at least `unit` of them."""
-        if len(self._frame) - self._filled < unit:
-            self._seal_frame()
-        return self._frame[self._filled :]
+        return self._filler.space(unit)
 
     def took(self, file: int, position: int, length: int) -> None:
-        """Take the first `length` bytes of the last `space` as part of a file.
-
-        Args:
-            file: its number in the manifest.
-            position: where in the file the bytes stood.
-        """
-        if not length:
-            return
-        start = self._filled
-        digest = content_digest(self._digest_key, self._frame[start : start + length])
-        self._waiting.append((file, position, length, start, digest))
-        self._filled = -(-(start + length) // _ALIGN) * _ALIGN
-        # What lies between two runs is not anybody's: leave nothing of older frames.
-        self._frame[start + length : self._filled] = bytes(
-            self._filled - start - length
-        )
-        if self._filled >= len(self._frame):
-            self._seal_frame()
+        """Take the first `length` bytes of the last `space` as part of a file."""
+        self._filler.took(file, position, length)
 
     def took_all(self, file: int, parts: Sequence[tuple[int, int]]) -> None:
-        """Take stretches of a file that follow each other in the last `space`.
-
-        An incremental takes tens of thousands of single pages: what is done for each
-        here is as little as can be.
-
-        Args:
-            parts: where in the file each stood, and its length: whole pages.
-        """
-        frame, key, at = self._frame, self._digest_key, self._filled
-        waiting = self._waiting
-        for position, length in parts:
-            if not length:
-                continue
-            digest = blake3(frame[at : at + length], key=key).digest(DIGEST_BYTES)
-            waiting.append((file, position, length, at, digest))
-            at += length
-        self._filled = at
-        if at >= len(frame):
-            self._seal_frame()
+        """Take stretches of a file that follow each other in the last `space`."""
+        self._filler.took_all(file, parts)
 
     def add(self, file: int, position: int, data: Buffer) -> None:
         """Take bytes that are in memory already."""
@@ -162,29 +122,26 @@ class PackWriter:
             position += len(part)
             view = view[len(part) :]
 
+    def read_pages(self, pages: Sequence[FilePages], *, verify: bool) -> bool:
+        """Let the framer read pages, and take them; say whether it could."""
+        frame = self._framer.frame(pages, verify=verify) if self._framer else None
+        if frame is None:
+            return False
+        self._seal(frame)
+        return True
+
     def close(self) -> Packed:
         """Put what is left, and return all that this writer put."""
-        self._seal_frame()
+        self._filler.flush()
         self._put_pack()
         return self.packed
 
-    def _seal_frame(self) -> None:
-        if not self._waiting:
-            return
-        plain = self._frame[: self._filled]
-        payload, codec = compress(self._compressor, plain)
-        if self._sealer is not None and not self._sealer.fits(len(payload)):
+    def _seal(self, frame: FilledFrame) -> None:
+        if self._sealer is not None and not self._sealer.fits(len(frame.payload)):
             self._put_pack()
         sealer = self._sealer or self._begin_pack()
-        number = sealer.add(payload, len(plain), codec)
-        if number % _CHECK_EVERY == 0:
-            self._check(payload, codec, plain)
-        self._runs += [
-            (file, position, length, number, offset, digest)
-            for file, position, length, offset, digest in self._waiting
-        ]
-        self._waiting.clear()
-        self._filled = 0
+        frame.runs["frame"] = sealer.add(frame.payload, frame.plain, frame.codec)
+        self._runs.append(frame.runs)
 
     def _begin_pack(self) -> Sealer:
         packing = self._packing
@@ -206,30 +163,11 @@ class PackWriter:
         digest = np.frombuffer(hashlib.sha256(sealed).digest(), dtype=np.uint8)
         pack = np.zeros(1, dtype=PACK)
         pack[0] = (len(sealed), digest, len(frames))
-        runs = np.zeros(len(self._runs), dtype=FILE_RUN)
-        for column, name in enumerate(
-            ("file", "position", "length", "frame", "offset")
-        ):
-            runs[name] = [run[column] for run in self._runs]
-        digests = b"".join(run[5] for run in self._runs)
-        runs["digest"] = np.frombuffer(digests, dtype=np.uint8).reshape(
-            -1, DIGEST_BYTES
-        )
-        self._runs.clear()
         self.packed.numbers.append(self._number)
         self.packed.packs.append(pack)
         self.packed.frames.append(np.array(frames, dtype=FRAME))
-        self.packed.runs.append(runs)
-
-    def _check(self, payload: Buffer, codec: int, plain: memoryview) -> None:
-        """Decompress a sample of what goes up: bad memory shows now, not later."""
-        name = self._packing.name(self._number)
-        # bytes compare at memory speed; a memoryview compares element by element
-        if decompress(name, bytes(payload), len(plain), codec) != bytes(plain):
-            raise Corrupt(
-                f"compressing a frame for {name} lost its content",
-                hint="this machine computes wrongly; check its memory",
-            )
+        self.packed.runs.append(_join(self._runs, FILE_RUN))
+        self._runs.clear()
 
 
 def assemble(packed: Packed) -> tuple[Rows, Rows, Rows]:

@@ -13,6 +13,7 @@ from drkit import wiring
 from drkit.errors import Corrupt, PostgresRefused, SourceUnreadable
 from drkit.model.timeline import TimelineHistory
 from drkit.operations.parent import Present
+from drkit.postgres.archiver import archiver_asker
 from drkit.postgres.describe import describe, refuse_unless_backupable
 from drkit.postgres.facts import read_facts
 
@@ -33,17 +34,16 @@ class OpenedSource:
     """A cluster, ready to be backed up.
 
     Attributes:
-        questions: a connection of its own for questions meanwhile.
+        archiver: asks the server, in a session of its own, how archiving goes.
     """
 
     present: Present
     source: BaseBackupSource
-    questions: Connection
+    archiver: Callable[[], str]
 
     def close(self) -> None:
         """Close all connections."""
         self.source.close()
-        self.questions.close()
 
 
 def open_source(policy: Policy, secrets: wiring.Secrets) -> OpenedSource:
@@ -61,10 +61,11 @@ def open_source(policy: Policy, secrets: wiring.Secrets) -> OpenedSource:
         refuse_unless_backupable(facts, policy.cluster.system_identifier)
         server = describe(connection, facts)
         source, history = opening(policy, secrets, connection, facts, server)
-        on_failure.callback(source.close)
-        questions = wiring.connect_to(policy, secrets, "backup watch")
         on_failure.pop_all()
-    return OpenedSource(Present(server, history, facts.current_lsn), source, questions)
+    archiver = archiver_asker(
+        lambda: wiring.connect_to(policy, secrets, "backup watch")
+    )
+    return OpenedSource(Present(server, history, facts.current_lsn), source, archiver)
 
 
 def _local_source(

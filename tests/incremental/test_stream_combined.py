@@ -17,7 +17,6 @@ from drkit.model.due import Due
 from drkit.model.label import BackupKind
 from drkit.model.manifest import FileKind
 from drkit.operations.backup import BackupOptions, take_backup
-from drkit.postgres.archiver import archiver_asker
 from drkit.postgres.connection import replication_connect
 from drkit.postgres.replication import BaseBackupStream
 from drkit.postgres.stream_source import StreamSource
@@ -111,7 +110,7 @@ def _take(
                     2,
                     1,
                     used.wal_timeout,
-                    archiver_asker(opened.questions),
+                    opened.archiver,
                 ),
                 Listener(),
             )

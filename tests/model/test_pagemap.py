@@ -22,7 +22,7 @@ from drkit.model.manifest import (
     ParentRef,
     empty,
 )
-from drkit.model.pagemap import FRAME_BITS, compose
+from drkit.model.pagemap import FRAME_BITS, Chain, compose
 from tests.builders import manifest_head, rows_of
 
 if TYPE_CHECKING:
@@ -199,6 +199,18 @@ def test_every_piece_knows_its_file_and_its_frame(layers: list[Layer]) -> None:
     for place, (layer, run) in enumerate(rows):
         assert place in page_map.pieces_in(layer, [run])
     assert page_map.content_bytes() == int(page_map.files["size"].sum())
+
+
+@given(chains())
+@settings(max_examples=150, deadline=None)
+def test_pieces_of_one_file_are_those_of_the_whole_map(layers: list[Layer]) -> None:
+    chain = Chain([one.manifest(full=not n) for n, one in enumerate(layers)])
+    page_map = laid(layers)
+    assert chain.paths == page_map.paths
+    for column in ("kind", "mode", "size", "mtime", "identity"):
+        assert (chain.files[column] == page_map.files[column]).all()
+    for number in range(len(chain.paths)):
+        assert chain.pieces_of(number).tolist() == page_map.pieces_of(number).tolist()
 
 
 # -- the cases that the format's document names

@@ -17,7 +17,6 @@ from drkit.model.due import Due
 from drkit.model.label import BackupKind
 from drkit.operations.backup import BackupOptions, take_backup
 from drkit.operations.fingerprints.of_backup import FingerprintWanted
-from drkit.postgres.archiver import archiver_asker
 from drkit.postgres.fingerprint import connector
 from drkit.repository.identity import read_lineage
 from drkit.repository.keyring import Keyring
@@ -30,7 +29,7 @@ from tests.faults import FaultyStorage
 from tests.operations.scene import restore as scene_restore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from drkit.model.log import AttemptState
     from drkit.model.manifest import Manifest
     from drkit.operations.backup import Taken
+    from drkit.operations.framers.process import ProcessFramer
     from tests.operations.scene import Scene
     from tests.pg import Cluster
     from tests.protect import Protected
@@ -105,6 +105,7 @@ class Site:
     jobs: int = 1
     wal_timeout: timedelta = timedelta(seconds=30)
     fingerprint: Mode | None = None
+    framers: Sequence[ProcessFramer] = ()
 
     def repository(self) -> Repository:
         """Open the repository over this store, clock and host."""
@@ -143,8 +144,9 @@ class Site:
                 self.jobs,
                 1,
                 self.wal_timeout,
-                archiver_asker(opened.questions),
+                opened.archiver,
                 self._wanted(),
+                framers=self.framers,
             )
             return take_backup(
                 repository,

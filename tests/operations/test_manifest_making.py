@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from drkit.model.copied import Copied, CopiedFile
 from drkit.model.manifest import FileKind, ParentRef
-from drkit.model.pagemap import compose
+from drkit.model.pagemap import Chain
 from drkit.operations.manifest import make_manifest
 from drkit.repository.manifest import decode, encode
 from drkit.repository.packing import PackWriter
@@ -22,7 +22,6 @@ from tests.chains import read_files
 
 if TYPE_CHECKING:
     from drkit.model.manifest import Manifest
-    from drkit.model.pagemap import PageMap
     from drkit.repository.repository import Repository
 
 FILE, DIRECTORY = FileKind.FILE, FileKind.DIRECTORY
@@ -39,7 +38,7 @@ class Taking:
         self,
         files: list[CopiedFile | None],
         runs: Runs,
-        below: PageMap | None = None,
+        below: Chain | None = None,
         damaged: tuple[tuple[int, int], ...] = (),
     ) -> Manifest:
         """Store runs (file number, position, content); make the manifest."""
@@ -67,10 +66,10 @@ def directory(path: bytes, mode: int = 0o700) -> CopiedFile:
 PARENT: list[CopiedFile | None] = [file(b"b", 4), directory(b"d"), file(b"a", 6)]
 
 
-def parent(taking: Taking) -> PageMap:
+def parent(taking: Taking) -> Chain:
     full = taking.take(PARENT, [(0, 0, b"bbbb"), (2, 0, b"aaaaaa")])
     assert full.paths == [b"a", b"b", b"d"]
-    return compose((full,))
+    return Chain((full,))
 
 
 def listed(*changed: CopiedFile | None, runs: Runs | None = None) -> list[bytes]:
@@ -187,18 +186,20 @@ def test_a_chain_holds_what_was_copied(
                 if at >= kept or content[at] != old[at]
             ]
         layers.append(taking.take([*files], runs, below))
-        below = compose(layers)
-        assert read_files(taking.repository, below) == dict(sorted(state.items()))
+        below = Chain(layers)
+        assert read_files(taking.repository, below.page_map()) == dict(
+            sorted(state.items())
+        )
 
 
 def test_an_idle_chain_lists_nothing_and_is_all_the_fulls() -> None:
     taking = Taking()
     layers = [parent(taking).layers[0]]
     for _ in range(3):
-        below = compose(layers)
+        below = Chain(layers)
         same = [one._replace(kept=one.size) for one in PARENT if one is not None]
         layers.append(taking.take([*same], [], below))
         assert (layers[-1].paths, layers[-1].gone) == ([], ())
-    page_map = compose(layers)
+    page_map = Chain(layers).page_map()
     assert np.unique(page_map.pieces["layer"]).tolist() == [0]
     assert page_map.head == layers[-1].head

@@ -18,7 +18,7 @@ from drkit.model.manifest import (
     Manifest,
     empty,
 )
-from drkit.model.pagemap import PageMap, compose
+from drkit.model.pagemap import Chain
 from drkit.postgres.detection import Detection, FilePlan, How, stretches
 from drkit.postgres.pages import PAGE
 from drkit.postgres.scan import FoundFile
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from drkit.model.changes import ChangedBlocks
+    from drkit.model.manifest import Row
 
 SEGMENT = 131072
 DATABASE = b"base/5/PG_VERSION"
@@ -61,21 +62,21 @@ class Parent:
             rows_of(FILE, *rows),
             *map(empty, (PACK, FRAME, RUN, DAMAGED)),
         )
-        self._map = compose((manifest,))
+        self._chain = Chain((manifest,))
         self._lost = lost or {}
 
     @property
-    def page_map(self) -> PageMap:
-        return self._map
+    def chain(self) -> Chain:
+        return self._chain
 
-    def unchanged(self, piece: int, data: object) -> bool:
+    def unchanged(self, piece: Row, data: object) -> bool:
         raise AssertionError("planning compares nothing")
 
     def read(self, number: int, position: int, length: int) -> bytes:
         raise AssertionError("planning reads nothing")
 
     def damaged(self, number: int) -> Sequence[tuple[int, int]]:
-        return self._lost.get(self._map.paths[number], [])
+        return self._lost.get(self._chain.paths[number], [])
 
 
 def now(

@@ -20,7 +20,7 @@ from drkit.model.manifest import FileKind
 from drkit.postgres.receiving import Receiving
 from drkit.postgres.stream_parent import StreamParent
 from drkit.postgres.stream_pieces import Exchange, Storing
-from drkit.repository.chain import ChainContent, read_chain
+from drkit.repository.chain import ChainContent, read_parent
 from tests.builders import World, back_up
 from tests.operations.backup_tools import Listener
 
@@ -120,8 +120,8 @@ def archive(files: dict[bytes, bytes]) -> bytes:
 
 def parent_of(files: dict[bytes, bytes], limits: dict[Relation, int]) -> StreamParent:
     repository = World().repository()
-    page_map = read_chain(repository, back_up(repository, files))
-    return StreamParent(ChainContent(repository, page_map, {}), truncated(limits))
+    chain = read_parent(repository, back_up(repository, files))
+    return StreamParent(ChainContent(repository, chain, {}), truncated(limits))
 
 
 def truncated(limits: dict[Relation, int]) -> ChangedBlocks:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drkit.errors import PostgresRefused
+from drkit.model.pagemap import PIECE
 from drkit.postgres.stream_pieces import BUFFER, Exchange, Piece, StreamedFile, Stretch
 from drkit.postgres.stream_sinks import Filling
 from drkit.workers import Stop
@@ -28,9 +30,10 @@ STRETCHES = st.lists(
 def _laid(parts: list[tuple[int, int, bool]]) -> list[Stretch]:
     """Lay stretches behind one another, with gaps."""
     laid, position = [], 0
-    for number, (length, gap, like) in enumerate(parts):
+    for length, gap, like in parts:
         position += gap
-        laid.append(Stretch(position, length, number if like else None))
+        piece = np.zeros(1, dtype=PIECE)[0]
+        laid.append(Stretch(position, length, piece if like else None))
         position += length
     return laid
 

@@ -136,7 +136,7 @@ class MadeUpSource:
         below = self._size_in_parent(name)
         since = 0
         if self._parent is not None:
-            since = self._parent.page_map.head.start.lsn // SEGMENT
+            since = self._parent.chain.head.start.lsn // SEGMENT
         for block, (changed, content) in enumerate(pages):
             if changed >= since or (block + 1) * PAGE > below:
                 writer.add(number, block * PAGE, content)
@@ -145,6 +145,6 @@ class MadeUpSource:
     def _size_in_parent(self, name: bytes) -> int:
         if self._parent is None:
             return 0
-        page_map = self._parent.page_map
-        number = page_map.find(name)
-        return 0 if number is None else int(page_map.files["size"][number])
+        chain = self._parent.chain
+        number = chain.find(name)
+        return 0 if number is None else int(chain.files["size"][number])

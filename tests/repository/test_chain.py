@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from drkit.errors import AttemptFenced, Corrupt, KeyUnavailable
 from drkit.model.log import ExpireIntent
 from drkit.model.manifest import DAMAGED, Manifest, ParentRef
-from drkit.repository.chain import ChainContent, lineage, read_chain
+from drkit.repository.chain import ChainContent, lineage, read_chain, read_parent
 from drkit.repository.unpacking import PackReader
 from tests.builders import World, back_up, replace_object, rows_of
 from tests.chains import Changed, back_up_over, laid_over, read_files, whole
@@ -192,11 +192,11 @@ def test_a_damaged_pack_of_a_parent_is_named_unless_nothing_in_it_is_needed() ->
 def content_of(
     repository: Repository, commit: Commit, lost: dict[str, set[int]] | None = None
 ) -> ChainContent:
-    return ChainContent(repository, read_chain(repository, commit), lost or {})
+    return ChainContent(repository, read_parent(repository, commit), lost or {})
 
 
 def number_of(content: ChainContent, path: bytes) -> int:
-    number = content.page_map.find(path)
+    number = content.chain.find(path)
     assert number is not None
     return number
 
@@ -204,11 +204,9 @@ def number_of(content: ChainContent, path: bytes) -> int:
 def test_a_piece_is_unchanged_by_its_digest_and_only_as_a_whole() -> None:
     world, repository, commits, _ = chain()
     content = content_of(repository, commits[1])
-    pieces = content.page_map.pieces
-    owners = content.page_map.piece_files().tolist()
-    mine = [n for n, owner in enumerate(owners) if owner == number_of(content, b"a")]
-    assert pieces["length"][mine].tolist() == [PAGE, PAGE, 2 * PAGE]
-    first, middle, rest = mine
+    pieces = content.chain.pieces_of(number_of(content, b"a"))
+    assert pieces["length"].tolist() == [PAGE, PAGE, 2 * PAGE]
+    first, middle, rest = pieces
     for info in list(world.storage.list("alpha/backups/")):
         world.storage.delete(info.name)  # nothing is fetched
     assert content.unchanged(middle, TWO)
@@ -224,10 +222,11 @@ def test_equal_content_of_two_backups_has_digests_of_its_own() -> None:
     full = back_up(repository, {b"a": ONE})
     again = back_up_over(repository, full, {b"b": whole(ONE)})
     content = content_of(repository, again)
-    digests = [one.runs["digest"][0].tobytes() for one in content.page_map.layers]
+    digests = [one.runs["digest"][0].tobytes() for one in content.chain.layers]
     assert digests[0] != digests[1]
-    assert content.unchanged(0, ONE)
-    assert content.unchanged(1, ONE)
+    for path in (b"a", b"b"):
+        (piece,) = content.chain.pieces_of(number_of(content, path))
+        assert content.unchanged(piece, ONE)
 
 
 def test_lost_frames_and_damaged_pages_are_stretches_of_files() -> None:

@@ -17,13 +17,13 @@ from drkit.errors import Corrupt, StorageError
 from drkit.model.manifest import FileKind
 from drkit.model.pagemap import compose
 from drkit.repository.codec import FRAME_BYTES
+from drkit.repository.framing import content_digest
 from drkit.repository.manifest import decode, encode
 from drkit.repository.packing import (
     MAX_PACK,
     Packed,
     PackWriter,
     assemble,
-    content_digest,
     digest_key,
     pack_bytes,
 )
@@ -152,6 +152,26 @@ def test_space_is_what_was_asked_for_and_took_keeps_it() -> None:
     size = len(pages) * 8192
     manifest = manifest_of(head, [(b"table", FileKind.FILE, size)], writer.close())
     assert restored(repository, manifest) == {b"table": b"".join(pages)}
+
+
+def test_stretches_that_turned_out_empty_are_no_runs() -> None:
+    """A file that is cut while it is read has no more at some places."""
+    repository = World().repository()
+    dek = repository.keyring.create("backup")
+    begun = begin(repository)
+    shared = packing(repository, dek, begun.label, begun.attempt)
+    writer = PackWriter(shared, EIGHT_MB)
+    pages = os.urandom(3 * 8192)
+    for parts in ([(0, 8192), (16384, 0), (32768, 16384)], [(65536, 0)], []):
+        size = sum(length for _, length in parts)
+        writer.space(8192)[:size] = pages[:size]
+        writer.took_all(0, parts)
+    head = manifest_head(begun, dek.key_id.hex())
+    files = [(b"table", FileKind.FILE, 49152)]
+    manifest = decode("x", encode(manifest_of(head, files, writer.close())))
+    assert manifest.runs["position"].tolist() == [0, 32768]
+    content = pages[:8192] + bytes(24576) + pages[8192:]
+    assert restored(repository, manifest) == {b"table": content}
 
 
 def test_what_lies_between_two_runs_is_nobodys_old_bytes() -> None:
