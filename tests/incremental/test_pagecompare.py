@@ -105,6 +105,20 @@ def test_a_copy_is_the_same(stopped: Stopped) -> None:
     assert len(relations(stopped.directory)) > 700
 
 
+def test_a_brin_map_may_lose_entries_and_no_more(stopped: Stopped) -> None:
+    """PostgreSQL itself loses them, where it replays a database's copy."""
+    index = "kept_n_idx1"
+    entries = stopped.page(index, 1)[24:]
+    assert any(entries[:6])
+    assert any(entries[6:12])
+    stopped.spoil(index, PAGE + 24, bytes(6))
+    assert stopped.found() == set()
+    stopped.spoil(index, PAGE + 24, bytes(12))
+    assert stopped.found() == set()
+    stopped.spoil(index, PAGE + 24, bytes(6) + entries[6:9] + b"\1" + entries[10:12])
+    assert stopped.found() == {(index, 1)}
+
+
 def test_every_page_tells_its_access_method(original: Stopped) -> None:
     for name, method in _METHODS.items():
         count = (original.directory / original.paths[name]).stat().st_size // PAGE

@@ -1,8 +1,8 @@
 """The process that fills frames: one request after the other, until there is none.
 
 It speaks on a pair of pipes: a byte once it is ready, then for each pickled request a
-pickled answer. The first request is the key of the content's digests
-and zstd's level, and has no answer; all others are pages and whether to verify them.
+pickled answer. The first request is the key of the content's digests and zstd's level,
+and has no answer; all others are pages, and whether to verify them.
 """
 
 from __future__ import annotations
