@@ -225,7 +225,8 @@ def test_unlogged_and_extra_files(stopped: Stopped) -> None:
     stopped.spoil("unlogged", 0, b"anything")
     assert stopped.found() == set()
     extra = stopped.paths["kept"] + "9"
-    (stopped.copy / extra).write_bytes(b"")
+    (stopped.copy / extra).write_bytes(bytes(PAGE))
+    (stopped.copy / f"{extra}8").write_bytes(b"")  # dropped, not unlinked yet
     (stopped.copy / (stopped.paths["unlogged"] + "_init")).unlink()
     unlogged = stopped.paths["unlogged"]
     assert stopped.found() == {
