@@ -58,9 +58,9 @@ def compare(expected: Path, found: Path) -> list[Difference]:
 
     Pages at the end of a file in `expected` may be absent in `found` as long as nothing
     was ever put on them: extending a relation is not in the WAL, using the page is.
-    A file in `found` alone may be empty: dropping it truncates it and leaves the rest to
-    a checkpoint, the one behind the next if the commit comes just before the redo pointer
-    of that (`SyncPreCheckpoint` in PostgreSQL's sync.c); no replay goes back so far.
+    A file in `found` alone may be empty: dropping one truncates it and leaves the rest
+    to a checkpoint, the one behind the next if the commit comes just before the redo
+    pointer of that (`SyncPreCheckpoint` in sync.c); no replay goes back so far.
     """
     ours = relations(expected)
     theirs = {
