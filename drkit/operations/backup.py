@@ -141,10 +141,11 @@ def take_backup(
         for key in (attempt.data_key, attempt.manifest_key):
             repository.keyring.store(key)
         begun = repository.clock.monotonic()
-        copied, packed, end = _copy(repository, source, attempt, options, progress)
+        copied, writers, end = _copy(repository, source, attempt, options, progress)
         seconds = repository.clock.monotonic() - begun
         copy = Copy(attempt.label, present.server, end, seconds)
         with fingerprinting(options.fingerprint, copy, repository.clock) as attempted:
+            packed = _close(writers)
             _wait_for_wal(repository, attempt, copy, options, progress)
             fingerprint = _fingerprint(
                 repository, attempt, copy, options, attempted, progress
@@ -242,7 +243,7 @@ def _copy(
     attempt: _Attempt,
     options: BackupOptions,
     progress: Progress,
-) -> tuple[Copied, Packed, BackupEnd]:
+) -> tuple[Copied, list[PackWriter], BackupEnd]:
     packing = Packing(
         repository.storage,
         attempt.data_key,
@@ -255,7 +256,7 @@ def _copy(
     copied = source.copy(writers, progress)
     _dismiss(options.framers, progress)
     progress.phase("stop")
-    return copied, *_close(writers, source)
+    return copied, writers, source.stop()
 
 
 def _writers(packing: Packing, options: BackupOptions) -> list[PackWriter]:
@@ -283,20 +284,11 @@ def _dismiss(framers: Sequence[ProcessFramer], progress: Progress) -> None:
         )
 
 
-def _close(
-    writers: Sequence[PackWriter], source: BaseBackupSource
-) -> tuple[Packed, BackupEnd]:
-    """Put what is left in the writers; meanwhile, end the backup on the server.
-
-    The server archives its last WAL then while packs are still on their way.
-    """
+def _close(writers: Sequence[PackWriter]) -> Packed:
     packed = Packed()
-    ends: list[BackupEnd] = []
-    parts = [_closing(writer) for writer in writers]
-    for part in workers.run([lambda _: ends.append(source.stop()), *parts]):
-        if part is not None:
-            packed.extend(part)
-    return packed, ends[0]
+    for part in workers.run([_closing(writer) for writer in writers]):
+        packed.extend(part)
+    return packed
 
 
 def _closing(writer: PackWriter) -> Callable[[workers.Stop], Packed]:
