@@ -355,11 +355,14 @@ class _explained:  # noqa: N801  a context manager reads as a word
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         if not isinstance(error, OSError):
             return
-        again = self._again
+        again, place = self._again, self._directory
         what = f"restoring to {self._directory} failed: {error.strerror}"
         if isinstance(error.filename, str | bytes):
-            what += f" ({os.fsdecode(error.filename)})"
+            name = os.fsdecode(error.filename)
+            what += f" ({name})"
+            place = os.path.dirname(os.path.join(place, name))
         if error.errno in (28, 122):  # ENOSPC, EDQUOT
-            what += room_left(self._directory)
+            # A failed write names no file, and a tablespace may lie on another disk.
+            what += f", at {place}{room_left(place)}"
             raise NoSpace(what, hint=f"free some room, {again}") from error
         raise StorageError(what, hint=f"mend what the error says, {again}") from error
