@@ -42,8 +42,25 @@ Positions = npt.NDArray[np.uint64]
 Numbers = npt.NDArray[np.int64]
 
 
+class _Listed:
+    """Files of a chain of manifests; its attributes are those of `PageMap`."""
+
+    __slots__ = ()
+    layers: tuple[Manifest, ...]
+    paths: list[bytes]
+
+    @property
+    def head(self) -> ManifestHead:
+        """Return the head of the backup's own manifest."""
+        return self.layers[-1].head
+
+    def find(self, path: bytes) -> int | None:
+        """Return the number of the file at `path`, or None."""
+        return find_path(self.paths, path)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class PageMap:
+class PageMap(_Listed):
     """All files of a backup, whichever backups of its chain hold their bytes.
 
     Attributes:
@@ -57,15 +74,6 @@ class PageMap:
     paths: list[bytes]
     files: Rows
     pieces: Rows
-
-    @property
-    def head(self) -> ManifestHead:
-        """Return the head of the backup's own manifest."""
-        return self.layers[-1].head
-
-    def find(self, path: bytes) -> int | None:
-        """Return the number of the file at `path`, or None."""
-        return find_path(self.paths, path)
 
     def pieces_of(self, number: int) -> Rows:
         """Return the pieces of one file."""
@@ -115,7 +123,7 @@ def compose(layers: Sequence[Manifest]) -> PageMap:
     return Chain(layers).page_map()
 
 
-class Chain:
+class Chain(_Listed):
     """The manifests of a chain: its files, and the pieces of those that are asked for.
 
     Putting all pieces in place takes as long as the chain has runs, and an incremental
@@ -143,15 +151,6 @@ class Chain:
         for layer, numbers in enumerate(self._numbers[1:], start=1):
             for row, number in enumerate(numbers.tolist()):
                 self._above.setdefault(number, []).append((layer, row))
-
-    @property
-    def head(self) -> ManifestHead:
-        """Return the head of the last backup's own manifest."""
-        return self.layers[-1].head
-
-    def find(self, path: bytes) -> int | None:
-        """Return the number of the file at `path`, or None."""
-        return find_path(self.paths, path)
 
     def pieces_of(self, number: int) -> Rows:
         """Return the pieces of one file."""
