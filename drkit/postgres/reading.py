@@ -5,21 +5,21 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from drkit.model.copied import Copied, CopiedFile
-from drkit.model.frames import PAGES_AT_ONCE, FilePages
-from drkit.model.manifest import CONTROL_FILE, FileKind
+from drkit.model.frames import FilePages
 from drkit.postgres.comparing import Comparing
 from drkit.postgres.detection import FilePlan, How, stretches
 from drkit.postgres.exclusions import relation_file
 from drkit.postgres.files import read_full, unreadable
 from drkit.postgres.pages import PAGE, page_lsns
+from drkit.postgres.steps import Piece, cut
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator
+    from collections.abc import Callable, Container
 
     import numpy.typing as npt
 
@@ -32,18 +32,7 @@ if TYPE_CHECKING:
 
     Blocks = npt.NDArray[np.int64]
 
-_PIECE = 64 << 20  # what one worker takes of a large file at a time
 _SCAN = 1 << 20  # stays in a core's cache
-
-
-class _Piece(NamedTuple):
-    """A stretch of a file; of one whose changed pages are known, some of those."""
-
-    number: int
-    file: FoundFile
-    start: int
-    end: int
-    blocks: Blocks | None = None
 
 
 class Reading:
@@ -79,8 +68,8 @@ class Reading:
         self._kept: dict[int, int] = {}
         self._vanished: set[int] = set()
         self._damaged: list[tuple[int, int]] = []
-        self._steps: queue.SimpleQueue[list[_Piece]] = queue.SimpleQueue()
-        for step in self._cut():
+        self._steps: queue.SimpleQueue[list[Piece]] = queue.SimpleQueue()
+        for step in cut(found.files, self._plans):
             self._steps.put(step)
 
     def total(self) -> int:
@@ -136,7 +125,7 @@ class Reading:
             file.path, file.kind, file.mode, size, file.mtime, file.identity, kept
         )
 
-    def _read_elsewhere(self, step: list[_Piece], writer: ContentWriter) -> bool:
+    def _read_elsewhere(self, step: list[Piece], writer: ContentWriter) -> bool:
         """Let pages be read by another process; say whether they were."""
         pages = [
             FilePages(
@@ -201,31 +190,6 @@ class Reading:
                 descriptor, plan.blocks if piece.blocks is None else piece.blocks
             )
 
-    def _cut(self) -> list[list[_Piece]]:
-        """Return what there is to read, in steps: what takes long first.
-
-        The last thing that is read should be small, so that no thread waits for
-        another. What is compared is not cut, since the outcome decides on all of it.
-        """
-        pieces: list[_Piece] = []
-        listed: list[_Piece] = []
-        for number, file in enumerate(self._found.files):
-            if file.kind is not FileKind.FILE or file.path == CONTROL_FILE:
-                continue
-            plan = self._plans[number]
-            if plan.how is How.BLOCKS and not plan.audit:
-                if len(plan.blocks):
-                    listed.append(_Piece(number, file, 0, file.size, plan.blocks))
-                continue
-            cut = plan.how in (How.WHOLE, How.SCAN) and not plan.audit
-            step = _PIECE if cut else max(file.size, 1)
-            pieces += [
-                _Piece(number, file, start, min(start + step, file.size))
-                for start in range(0, max(file.size, 1), step)
-            ]
-        pieces.sort(key=lambda piece: piece.end - piece.start < _PIECE // 16)
-        return [*_in_frames(listed), *([piece] for piece in pieces)]
-
     def _keep(self, number: int, kept: int) -> None:
         with self._lock:
             self._kept[number] = kept
@@ -272,29 +236,13 @@ class Reading:
             )
 
 
-def _in_frames(pieces: list[_Piece]) -> Iterator[list[_Piece]]:
-    """Yield the pages of all pieces, as many at a time as fill a frame."""
-    step: list[_Piece] = []
-    room = PAGES_AT_ONCE
-    for piece in pieces:
-        blocks = piece.blocks
-        while blocks is not None and len(blocks):
-            step.append(piece._replace(blocks=blocks[:room]))
-            room, blocks = room - len(blocks[:room]), blocks[room:]
-            if not room:
-                yield step
-                step, room = [], PAGES_AT_ONCE
-    if step:
-        yield step
-
-
 class _Reader:
     """One piece of one file on its way into a writer."""
 
     def __init__(
         self,
         reading: Reading,
-        piece: _Piece,
+        piece: Piece,
         writer: ContentWriter,
         scratch: memoryview,
         stop: workers.Stop,
