@@ -48,8 +48,8 @@ def cut(files: Sequence[FoundFile], plans: Sequence[FilePlan]) -> list[list[Piec
             if len(plan.blocks):
                 listed.append(Piece(number, file, 0, file.size, plan.blocks))
             continue
-        cut = plan.how in (How.WHOLE, How.SCAN) and not plan.audit
-        step = _PIECE if cut else max(file.size, 1)
+        may_cut = plan.how in (How.WHOLE, How.SCAN) and not plan.audit
+        step = _PIECE if may_cut else max(file.size, 1)
         pieces += [
             Piece(number, file, start, min(start + step, file.size))
             for start in range(0, max(file.size, 1), step)
