@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 PAGE = 8192
 _ROWS, _SUMS = 64, 32
-_PRIME = np.uint32(16777619)
-_SHIFT = np.uint32(17)
+# As arrays: numpy makes one of a scalar at each call, which takes as long as the call.
+_PRIME = np.array(16777619, dtype=np.uint32)
+_SHIFT = np.array(17, dtype=np.uint32)
 _KEEP_FLAGS = np.uint32(0xFFFF0000)  # pd_checksum is the low half of word 2
 _BASE = np.array(
     [
@@ -56,7 +57,7 @@ def checksums(pages: Buffer, blocks: int | Blocks) -> npt.NDArray[np.uint16]:
     sums[:, 2] = (rows[:, 0, 2] & _KEEP_FLAGS) ^ _BASE[2]
     _mix(sums, scratch)
     for step in range(1, _ROWS):
-        np.bitwise_xor(sums, rows[:, step], out=sums)
+        np.bitwise_xor(sums, rows[:, step], sums)
         _mix(sums, scratch)
     _mix(sums, scratch)
     _mix(sums, scratch)
@@ -108,6 +109,6 @@ def _words(pages: Buffer) -> Words:
 
 
 def _mix(sums: Words, scratch: Words) -> None:
-    np.right_shift(sums, _SHIFT, out=scratch)
-    np.multiply(sums, _PRIME, out=sums)
-    np.bitwise_xor(sums, scratch, out=sums)
+    np.right_shift(sums, _SHIFT, scratch)
+    np.multiply(sums, _PRIME, sums)
+    np.bitwise_xor(sums, scratch, sums)
