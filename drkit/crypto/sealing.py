@@ -28,8 +28,9 @@ MAX_FRAME = 4 << 20
 MAX_FRAMES = 65536
 MAX_OBJECT = 2 << 30
 TAG = 16
-STORED, ZSTD = 0, 1
-"""Codec ids: the payload as it is, or one zstd frame."""
+STORED, ZSTD, MAX_CODEC = 0, 1, 127
+"""Codec ids: the payload as it is, or one zstd frame; from 2 on one zstd frame of
+differences between words that lie 8 bytes times the id apart."""
 
 _MAGIC, _END = b"drkitobj", b"drkitend"
 _VERSION = 1
@@ -205,7 +206,7 @@ class Opener:
             raise self._damaged("its index")
         frames = []
         for length, plain, codec, zero in _INDEX_ROW.iter_unpack(rows):
-            if codec not in (STORED, ZSTD) or zero != bytes(3) or plain > MAX_FRAME:
+            if codec > MAX_CODEC or zero != bytes(3) or plain > MAX_FRAME:
                 raise self._damaged("its index")
             frames.append(Frame(length, plain, codec))
         if HEADER_BYTES + sum(frame.stored for frame in frames) != start:

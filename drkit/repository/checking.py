@@ -123,8 +123,8 @@ class PackChecker:
             sealed = data[at : at + row.stored]
             at += row.stored
             try:
-                plain = opener.open_frame(place, sealed)
-                plain = decompress("", plain, row.plain, row.codec)
+                payload = opener.open_frame(place, sealed)
+                plain = decompress("", payload, row.plain, row.codec)
             except Corrupt:
                 bad.append(number)
                 continue

@@ -53,7 +53,7 @@ def compress(with_: zstandard.ZstdCompressor, plain: Buffer) -> tuple[Buffer, in
     return plain, STORED
 
 
-def decompress(name: str, payload: bytes, plain: int, codec: int) -> bytes:
+def decompress(name: str, payload: bytes, plain: int, codec: int) -> Buffer:
     """Return exactly `plain` bytes.
 
     Raises:
@@ -67,11 +67,21 @@ def decompress(name: str, payload: bytes, plain: int, codec: int) -> bytes:
         if zstandard.frame_content_size(payload) != plain:
             raise _wrong_length(name)
         decoder = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
-        return decoder.decompress(
+        unpacked = decoder.decompress(
             payload, max_output_size=plain, allow_extra_data=False
         )
     except zstandard.ZstdError as error:
         raise Corrupt(f"a frame of object {name} does not decompress") from error
+    return unpacked if codec == ZSTD else _pages(name, unpacked, codec)
+
+
+def _pages(name: str, differences: bytes, width: int) -> Buffer:
+    # `wal push` comes through this module, and must not import numpy
+    from drkit.repository.differences import PAGE, undo  # noqa: PLC0415
+
+    if len(differences) % PAGE:
+        raise _wrong_length(name)
+    return undo(differences, width)
 
 
 def _wrong_length(name: str) -> Corrupt:

@@ -13,7 +13,8 @@ from blake3 import blake3
 
 from drkit.errors import Corrupt
 from drkit.model.frames import FILE_RUN, FilledFrame
-from drkit.repository.codec import FRAME_BYTES, compress, compressor, decompress
+from drkit.repository.codec import FRAME_BYTES, decompress
+from drkit.repository.pagecodec import PageCompressor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -84,7 +85,7 @@ class FrameFiller:
         scattered: bool = False,
     ) -> None:
         self._key = key
-        self._compressor = compressor(level, scattered=scattered)
+        self._compressor = PageCompressor(level, scattered=scattered)
         self._keep = keep
         self._frame = memoryview(bytearray(FRAME_BYTES))
         self._filled = 0
@@ -144,7 +145,7 @@ class FrameFiller:
         if not self._waiting.files:
             return
         plain = self._frame[: self._filled]
-        payload, codec = compress(self._compressor, plain)
+        payload, codec = self._compressor.compress(plain)
         if self._made % _CHECK_EVERY == 0:
             _check(payload, codec, plain)
         self._made += 1

@@ -55,7 +55,7 @@ class LayerPacks:
 
     def plaintexts(
         self, pack: int, frames: npt.NDArray[np.int64]
-    ) -> Iterator[tuple[int, bytes]]:
+    ) -> Iterator[tuple[int, Buffer]]:
         """Yield frames of one pack, ascending, with their plaintext.
 
         Raises:
@@ -110,7 +110,7 @@ class LayerPacks:
         frame: int,
         data: memoryview,
         start: int = 0,
-    ) -> bytes:
+    ) -> Buffer:
         """Open a frame that lies in `data`, which the pack has from `start` on."""
         at = self._offset(stored.number, frame) - start
         sealed = data[at : at + int(self._stored[frame])]

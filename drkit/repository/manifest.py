@@ -16,11 +16,10 @@ import numpy as np
 
 from drkit.crypto.sealing import (
     INDEX_ROW_BYTES,
+    MAX_CODEC,
     MAX_FRAME,
     MAX_FRAMES,
-    STORED,
     TAG,
-    ZSTD,
     overhead,
 )
 from drkit.errors import Corrupt
@@ -245,7 +244,7 @@ def _packs_hold(manifest: Manifest) -> bool:
     return bool(
         (frames["plain"] <= MAX_FRAME).all()
         and (frames["stored"] >= TAG).all()
-        and np.isin(frames["codec"], (STORED, ZSTD)).all()
+        and (frames["codec"] <= MAX_CODEC).all()
         and (packs["frames"] <= MAX_FRAMES).all()
         and (packs["size"] <= MAX_PACK).all()
         and (packs["size"] == sizes).all()

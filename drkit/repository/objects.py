@@ -52,7 +52,7 @@ def unseal(
             longer than `limit` bytes.
     """
     opener = Opener(dek_for, lineage, name, purpose, data)
-    parts: list[bytes] = []
+    parts: list[Buffer] = []
     total = 0
     for frame, payload in open_whole(opener, name, data):
         total += frame.plain

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from drkit.model.pagemap import PageMap
+    from drkit.protocols import Buffer
     from drkit.repository.repository import Repository
 
     Run = list[int]
+    _Opened = tuple[int, int, Buffer]
 
 _FRAME = (1 << FRAME_BITS) - 1
 
@@ -110,7 +112,7 @@ class PackReader:
         start = int(self._ends[number - 1]) if number else 0
         pieces = self._map.pieces[start : int(self._ends[number])]
         behind = pieces["position"] + pieces["length"]
-        opened: tuple[int, int, bytes] = (-1, -1, b"")
+        opened: _Opened = (-1, -1, b"")
         for piece in pieces[(pieces["position"] < end) & (behind > position)]:
             opened = self._opened(piece, opened)
             at = int(piece["position"])
@@ -120,9 +122,7 @@ class PackReader:
             content[left - position : right - position] = part
         return bytes(content)
 
-    def _opened(
-        self, piece: np.void, before: tuple[int, int, bytes]
-    ) -> tuple[int, int, bytes]:
+    def _opened(self, piece: np.void, before: _Opened) -> _Opened:
         """Return layer, frame and plaintext of a piece's frame, often the last one."""
         number = int(piece["layer"])
         layer = self._layers[number]

@@ -188,7 +188,7 @@ CELLS: list[tuple[str, int, str, int]] = [
     ("runs", 0, "offset", (1 << 32) - 1),
     ("frames", 0, "plain", 199),
     ("frames", 0, "plain", MAX_FRAME + 1),
-    ("frames", 0, "codec", 2),
+    ("frames", 0, "codec", 128),
     ("frames", 0, "stored", 15),
     ("frames", 0, "stored", 117),
     ("frames", 0, "stored", (1 << 32) - 1),
