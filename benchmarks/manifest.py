@@ -24,6 +24,7 @@ import numpy as np
 
 from drkit.crypto.keys import new_dek
 from drkit.crypto.sealing import overhead
+from drkit.model.head import ManifestHead, ParentRef, ServerDescription, WalPosition
 from drkit.model.label import BackupKind
 from drkit.model.lsn import Lsn
 from drkit.model.manifest import (
@@ -34,10 +35,6 @@ from drkit.model.manifest import (
     RUN,
     FileKind,
     Manifest,
-    ManifestHead,
-    ParentRef,
-    ServerDescription,
-    WalPosition,
     empty,
 )
 from drkit.model.pagemap import compose

@@ -18,30 +18,25 @@ import numpy as np
 from drkit.crypto.keys import PURPOSES, LocalKeyProvider
 from drkit.crypto.signing import Signer
 from drkit.model.backup import BackupSummary, ManifestRef
-from drkit.model.label import BackupKind, new_label
-from drkit.model.log import Begin, Commit, Open
-from drkit.model.lsn import Lsn
-from drkit.model.manifest import (
-    DAMAGED,
-    FILE,
-    RUN,
-    FileKind,
-    Manifest,
+from drkit.model.head import (
     ManifestHead,
     ParentRef,
-    Rows,
     ServerDescription,
     Tablespace,
     WalPosition,
-    empty,
 )
+from drkit.model.label import BackupKind, new_label
+from drkit.model.log import Begin, Commit, Open
+from drkit.model.lsn import Lsn
+from drkit.model.manifest import DAMAGED, FILE, RUN, FileKind, Manifest, Rows, empty
 from drkit.repository.fingerprint import write_fingerprint
 from drkit.repository.identity import create_identity
 from drkit.repository.keyring import Keyring
 from drkit.repository.layout import Layout
 from drkit.repository.log import Log, LogIdentity
+from drkit.repository.manifests import write_manifest
 from drkit.repository.packing import Packed, Packing, PackWriter, assemble
-from drkit.repository.repository import Repository, write_manifest
+from drkit.repository.repository import Repository
 from drkit.repository.wal import WalArchive
 from drkit.storage.memory import MemoryStorage
 

@@ -10,8 +10,8 @@ from drkit.model.backup import BackupSummary
 from drkit.model.label import BackupKind, label_time, new_label
 from drkit.model.log import Begin, Commit
 from drkit.model.lsn import Lsn
+from drkit.repository.manifests import write_manifest
 from drkit.repository.packing import PackWriter
-from drkit.repository.repository import write_manifest
 from tests.builders import (
     SEGMENT,
     SYSTEM,

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from drkit.model.head import ParentRef
 from drkit.model.log import Commit
-from drkit.model.manifest import FileKind, ParentRef
+from drkit.model.manifest import FileKind
+from drkit.repository.manifests import write_manifest
 from drkit.repository.packing import PackWriter
-from drkit.repository.repository import write_manifest
 from drkit.repository.unpacking import PackReader
 from tests.builders import begin, commit_entry, manifest_head, manifest_of, packing
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from drkit.model.manifest import FileKind, Tablespace, WalPosition
+    from drkit.model.head import Tablespace, WalPosition
+    from drkit.model.manifest import FileKind
 
 
 class Started(NamedTuple):

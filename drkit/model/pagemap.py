@@ -18,7 +18,8 @@ from drkit.model.manifest import FILE, Rows, find_path
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from drkit.model.manifest import Manifest, ManifestHead
+    from drkit.model.head import ManifestHead
+    from drkit.model.manifest import Manifest
 
 PIECE = np.dtype(
     [

@@ -12,15 +12,16 @@ from drkit import __version__, workers
 from drkit.crypto.keys import new_dek
 from drkit.errors import AttemptFenced, DrkitError
 from drkit.model.backup import BackupSummary
+from drkit.model.head import ManifestHead, ParentRef
 from drkit.model.label import BackupKind, new_label
 from drkit.model.log import Begin, Commit
-from drkit.model.manifest import ManifestHead, ParentRef
 from drkit.operations.attempts import abandon, abandon_dead, leased, sweep_attempt
 from drkit.operations.fingerprints.attempt import Copy
 from drkit.operations.fingerprints.of_backup import fingerprinting, keep_fingerprint
 from drkit.operations.manifest import make_manifest
 from drkit.operations.parent import choose_parent
 from drkit.operations.waiting import wait_for_wal
+from drkit.repository.manifests import write_manifest
 from drkit.repository.packing import (
     Packed,
     Packing,
@@ -28,7 +29,6 @@ from drkit.repository.packing import (
     digest_key,
     pack_bytes,
 )
-from drkit.repository.repository import write_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -38,8 +38,9 @@ if TYPE_CHECKING:
     from drkit.model.backup import ManifestRef
     from drkit.model.copied import BackupEnd, Copied
     from drkit.model.due import Due
+    from drkit.model.head import WalPosition
     from drkit.model.log import Entry, LogState
-    from drkit.model.manifest import Manifest, WalPosition
+    from drkit.model.manifest import Manifest
     from drkit.operations.fingerprints.attempt import Attempted
     from drkit.operations.fingerprints.of_backup import (
         FingerprintTaken,

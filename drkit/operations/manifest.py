@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from drkit.model.manifest import DAMAGED, FILE, RUN, Manifest, ManifestHead, Rows
+from drkit.model.manifest import DAMAGED, FILE, RUN, Manifest, Rows
 from drkit.repository.packing import assemble
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from drkit.model.copied import Copied, CopiedFile
+    from drkit.model.head import ManifestHead
     from drkit.model.pagemap import Chain
     from drkit.repository.packing import Packed
 

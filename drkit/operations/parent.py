@@ -14,9 +14,9 @@ from drkit.repository.findings import damaged_frames
 
 if TYPE_CHECKING:
     from drkit.model.backup import BackupSummary
+    from drkit.model.head import ServerDescription
     from drkit.model.log import Commit
     from drkit.model.lsn import Lsn
-    from drkit.model.manifest import ServerDescription
     from drkit.model.timeline import TimelineHistory
     from drkit.repository.repository import Repository
 

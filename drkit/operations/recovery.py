@@ -13,7 +13,7 @@ from drkit.postgres.configuration import (
 )
 
 if TYPE_CHECKING:
-    from drkit.model.manifest import ManifestHead
+    from drkit.model.head import ManifestHead
     from drkit.model.pagemap import PageMap
     from drkit.model.recovery import RecoveryTarget
     from drkit.repository.unpacking import PackReader

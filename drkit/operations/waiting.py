@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from drkit.model.copied import BackupEnd
-    from drkit.model.manifest import ServerDescription, WalPosition
+    from drkit.model.head import ServerDescription, WalPosition
     from drkit.model.wal import Segment
     from drkit.protocols import Progress
     from drkit.repository.repository import Repository

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from drkit.errors import Corrupt
+from drkit.model.page import PAGE
 from drkit.postgres.exclusions import relation_file
 from drkit.postgres.files import read_full, unreadable
 from drkit.postgres.hints import same_but_hints
-from drkit.postgres.pages import PAGE, page_lsn
+from drkit.postgres.pages import page_lsn
 from drkit.postgres.visibility import map_stretch, newly_visible
 
 if TYPE_CHECKING:

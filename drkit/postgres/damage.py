@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from drkit.model.page import PAGE
 from drkit.postgres.exclusions import Fork
-from drkit.postgres.pages import PAGE, failing, page_lsn
+from drkit.postgres.pages import failing, page_lsn
 
 if TYPE_CHECKING:
     from collections.abc import Callable

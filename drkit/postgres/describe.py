@@ -6,9 +6,9 @@ import os
 from typing import TYPE_CHECKING
 
 from drkit.errors import PostgresRefused
-from drkit.model.manifest import ServerDescription
+from drkit.model.head import ServerDescription
+from drkit.model.page import PAGE
 from drkit.postgres.connection import query
-from drkit.postgres.pages import PAGE
 
 if TYPE_CHECKING:
     from drkit.postgres.connection import Connection

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from drkit.model.manifest import FileKind
+from drkit.model.page import PAGE
 from drkit.postgres.exclusions import Fork, holds_relations, relation_file
-from drkit.postgres.pages import PAGE
 from drkit.postgres.scan import DATABASE_VERSION
 
 if TYPE_CHECKING:

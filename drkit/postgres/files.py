@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from drkit.errors import SourceUnreadable
-from drkit.postgres.pages import PAGE
+from drkit.model.page import PAGE
 
 
 def read_full(path: str, descriptor: int, into: memoryview, position: int) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 
-from drkit.postgres.pages import PAGE
+from drkit.model.page import PAGE
 
 _HEADER = struct.Struct("<8sHHHHHHI")  # PageHeaderData up to the line pointers
 _FLAGS, _PRUNE_XID = 10, 20

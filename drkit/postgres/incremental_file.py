@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from drkit.errors import PostgresRefused
-from drkit.postgres.pages import PAGE
+from drkit.model.page import PAGE
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -11,7 +11,8 @@ from drkit import workers
 from drkit.errors import PostgresUnreachable, SourceUnreadable
 from drkit.model.audit import audit_due
 from drkit.model.copied import BackupEnd, Copied, Started
-from drkit.model.manifest import CONTROL_FILE, WalPosition
+from drkit.model.head import WalPosition
+from drkit.model.manifest import CONTROL_FILE
 from drkit.postgres.control import read_control
 from drkit.postgres.damage import PageChecker
 from drkit.postgres.detection import Detection
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from drkit.model.changes import ChangedBlocks
-    from drkit.model.manifest import ServerDescription
+    from drkit.model.head import ServerDescription
     from drkit.model.timeline import TimelineHistory
     from drkit.postgres.connection import Connection
     from drkit.postgres.facts import ServerFacts

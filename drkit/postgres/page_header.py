@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from drkit.postgres.pages import PAGE
+from drkit.model.page import PAGE
 
 if TYPE_CHECKING:
     from drkit.protocols import Buffer

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from drkit.model.page import PAGE
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     Words = npt.NDArray[np.uint32]
     Blocks = npt.NDArray[np.int64]
 
-PAGE = 8192
 _ROWS, _SUMS = 64, 32
 # As arrays: numpy makes one of a scalar at each call, which takes as long as the call.
 _PRIME = np.array(16777619, dtype=np.uint32)

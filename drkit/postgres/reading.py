@@ -11,11 +11,12 @@ import numpy as np
 
 from drkit.model.copied import Copied, CopiedFile
 from drkit.model.frames import FilePages
+from drkit.model.page import PAGE
 from drkit.postgres.comparing import Comparing
 from drkit.postgres.detection import FilePlan, How, stretches
 from drkit.postgres.exclusions import relation_file
 from drkit.postgres.files import read_full, unreadable
-from drkit.postgres.pages import PAGE, page_lsns
+from drkit.postgres.pages import page_lsns
 from drkit.postgres.steps import Piece, cut
 
 if TYPE_CHECKING:

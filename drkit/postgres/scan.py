@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from drkit.errors import SourceUnreadable
-from drkit.model.manifest import FileKind, Tablespace
+from drkit.model.head import Tablespace
+from drkit.model.manifest import FileKind
 from drkit.postgres.exclusions import (
     EMPTIED,
     KEPT_IN_WAL,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from drkit.errors import PostgresRefused
 from drkit.model.manifest import FileKind
+from drkit.model.page import PAGE
 from drkit.postgres.exclusions import Fork, relation_file
-from drkit.postgres.pages import PAGE
 from drkit.postgres.stream_pieces import BUFFER, Stretch
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from drkit.postgres.pages import PAGE
+from drkit.model.page import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

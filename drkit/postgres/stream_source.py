@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from drkit import workers
 from drkit.errors import Corrupt, PostgresRefused
 from drkit.model.copied import BackupEnd, Copied, Started
-from drkit.model.manifest import Tablespace, WalPosition
+from drkit.model.head import Tablespace, WalPosition
 from drkit.postgres.damage import PageChecker
 from drkit.postgres.exclusions import superseded_by_init
 from drkit.postgres.facts import read_facts, read_time
@@ -29,7 +29,7 @@ from drkit.postgres.truncations import truncations
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from drkit.model.manifest import ServerDescription
+    from drkit.model.head import ServerDescription
     from drkit.postgres.connection import Connection
     from drkit.postgres.facts import ServerFacts
     from drkit.postgres.replication import BaseBackupStream, StreamStart

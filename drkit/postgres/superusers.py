@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drkit.errors import Corrupt
-from drkit.postgres.pages import PAGE
+from drkit.model.page import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from drkit.postgres.pages import PAGE, page_lsns
+from drkit.model.page import PAGE
+from drkit.postgres.pages import page_lsns
 
 if TYPE_CHECKING:
     import numpy.typing as npt

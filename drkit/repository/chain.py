@@ -12,8 +12,8 @@ from drkit import workers
 from drkit.errors import Corrupt
 from drkit.model.pagemap import Chain, compose
 from drkit.repository.framing import content_digest
+from drkit.repository.manifests import read_manifest
 from drkit.repository.packing import digest_key
-from drkit.repository.repository import read_manifest
 from drkit.repository.unpacking import PackReader
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ import zstandard
 
 from drkit.crypto.sealing import STORED, ZSTD
 from drkit.errors import Corrupt
+from drkit.model.page import PAGE
 
 if TYPE_CHECKING:
     from drkit.protocols import Buffer
@@ -77,7 +78,7 @@ def decompress(name: str, payload: bytes, plain: int, codec: int) -> Buffer:
 
 def _pages(name: str, differences: bytes, width: int) -> Buffer:
     # `wal push` comes through this module, and must not import numpy
-    from drkit.repository.differences import PAGE, undo  # noqa: PLC0415
+    from drkit.repository.differences import undo  # noqa: PLC0415
 
     if len(differences) % PAGE:
         raise _wrong_length(name)

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from drkit.model.page import PAGE
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 
     Words = npt.NDArray[np.uint64]
 
-PAGE = 8192
 WORD = 8
 _WORDS = PAGE // WORD
 

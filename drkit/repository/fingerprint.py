@@ -14,7 +14,7 @@ from drkit.repository.objects import Sealing, seal, unseal
 if TYPE_CHECKING:
     from drkit.crypto.keys import Dek
     from drkit.model.fingerprint import Fingerprint
-    from drkit.model.manifest import ManifestHead
+    from drkit.model.head import ManifestHead
     from drkit.repository.repository import Repository
 
 _MAX_FINGERPRINT = 1 << 30

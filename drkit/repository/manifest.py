@@ -25,6 +25,13 @@ from drkit.crypto.sealing import (
 from drkit.errors import Corrupt
 from drkit.model import members
 from drkit.model.fingerprint import FingerprintRef, Mode
+from drkit.model.head import (
+    ManifestHead,
+    ParentRef,
+    ServerDescription,
+    Tablespace,
+    WalPosition,
+)
 from drkit.model.label import BackupKind, is_attempt, label_time
 from drkit.model.lsn import Lsn
 from drkit.model.manifest import (
@@ -35,12 +42,7 @@ from drkit.model.manifest import (
     RUN,
     FileKind,
     Manifest,
-    ManifestHead,
-    ParentRef,
     Rows,
-    ServerDescription,
-    Tablespace,
-    WalPosition,
 )
 from drkit.repository.packing import MAX_PACK
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from drkit.crypto.sealing import MAX_CODEC
+from drkit.model.page import PAGE
 from drkit.repository.codec import FRAME_BYTES, compress, compressor
-from drkit.repository.differences import PAGE, WORD, take
+from drkit.repository.differences import WORD, take
 
 if TYPE_CHECKING:
     from drkit.protocols import Buffer

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from drkit.errors import Corrupt, NotFound, ObjectNotFound, RepositoryMissing
-from drkit.model.backup import ManifestRef
-from drkit.repository.manifest import decode, encode
-from drkit.repository.objects import Sealing, seal, unseal
+from drkit.errors import NotFound, RepositoryMissing
 
 if TYPE_CHECKING:
-    from drkit.crypto.keys import Dek
     from drkit.model.log import Commit
-    from drkit.model.manifest import Manifest
     from drkit.protocols import Clock, Storage
     from drkit.repository.keyring import Keyring
     from drkit.repository.layout import Layout
     from drkit.repository.log import Log
     from drkit.repository.wal import WalArchive
-
-_MAX_MANIFEST = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,37 +66,3 @@ class Repository:
             f"{label!r} could be any of {len(meant)} backups of {cluster}: {labels}",
             hint="write out as much of the label as one of them alone has",
         )
-
-
-def write_manifest(
-    repository: Repository, name: str, manifest: Manifest, dek: Dek
-) -> ManifestRef:
-    """Store a manifest; return what a commit entry says of it."""
-    sealed = seal(Sealing(dek, repository.lineage, name), encode(manifest))
-    repository.storage.put(name, sealed)
-    digest = hashlib.sha256(sealed).hexdigest()
-    return ManifestRef(name, len(sealed), digest, dek.key_id.hex())
-
-
-def read_manifest(repository: Repository, reference: ManifestRef) -> Manifest:
-    """Fetch a manifest and check it against its commit entry, which is signed.
-
-    Raises:
-        Corrupt: it is missing, or not what was committed.
-    """
-    name = reference.name
-    try:
-        data = repository.storage.get(name)
-    except ObjectNotFound:
-        raise Corrupt(
-            f"manifest {name} is missing, though its backup was committed",
-            hint="choose another backup; `drkit info` lists them",
-        ) from None
-    if hashlib.sha256(data).hexdigest() != reference.sha256:
-        raise Corrupt(
-            f"manifest {name} is not what was committed",
-            hint="it was changed or damaged; choose another backup",
-        )
-    find = repository.keyring.finder("catalog")
-    plain = unseal(find, repository.lineage, name, "catalog", data, _MAX_MANIFEST)
-    return decode(name, plain)

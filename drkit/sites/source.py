@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn
 
     from drkit.config.policy import Policy
-    from drkit.model.manifest import ServerDescription
+    from drkit.model.head import ServerDescription
     from drkit.postgres.connection import Connection
     from drkit.postgres.facts import ServerFacts
     from drkit.protocols import BaseBackupSource

@@ -143,7 +143,7 @@ def test_an_unknown_version_says_to_upgrade() -> None:
 @pytest.mark.parametrize(
     "row",
     [
-        index_row(7 + TAG, 7, 2),
+        index_row(7 + TAG, 7, 128),
         index_row(7 + TAG, 7, 0, b"\1\0\0"),
         index_row(7 + TAG, MAX_FRAME + 1, 1),
         index_row(6 + TAG, 7, 0),

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from drkit.model.head import ParentRef
 from drkit.model.manifest import (
     DAMAGED,
     FILE,
@@ -19,7 +20,6 @@ from drkit.model.manifest import (
     RUN,
     FileKind,
     Manifest,
-    ParentRef,
     empty,
 )
 from drkit.model.pagemap import FRAME_BITS, Chain, compose

@@ -22,7 +22,8 @@ from drkit.repository.identity import read_lineage
 from drkit.repository.keyring import Keyring
 from drkit.repository.layout import REPOSITORY, Layout
 from drkit.repository.log import Log, LogIdentity
-from drkit.repository.repository import Repository, read_manifest
+from drkit.repository.manifests import read_manifest
+from drkit.repository.repository import Repository
 from drkit.repository.wal import WalArchive
 from drkit.sites.source import open_source
 from tests.faults import FaultyStorage

@@ -68,7 +68,7 @@ def fill(
 
 def wiring_manifest(repository: Any, commit: Any) -> Any:
     """Read a backup's manifest."""
-    from drkit.repository.repository import read_manifest
+    from drkit.repository.manifests import read_manifest
 
     return read_manifest(repository, commit.manifest)
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from drkit.errors import SourceUnreadable
+from drkit.model.page import PAGE
 from drkit.postgres.binaries import ServerBinaries
-from drkit.postgres.pages import PAGE
 from tests.operations import badblocks
 from tests.operations.backup_child import Backups
 from tests.operations.backup_tools import (

@@ -24,7 +24,7 @@ from drkit.model.retention import Retention
 from drkit.model.wal import Segment, WalFileName
 from drkit.operations.expire import Expired, ExpirePlan, execute_expire, plan_expire
 from drkit.operations.pins import pin_backup, unpin_backup
-from drkit.repository.repository import read_manifest
+from drkit.repository.manifests import read_manifest
 from tests.builders import SEGMENT, FakeClock, World, commit_entry, copy_of
 from tests.catalogs import DUMP, INCR, NOW, start, store
 from tests.faults import FOREVER, FaultyStorage

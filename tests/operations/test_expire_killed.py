@@ -12,7 +12,7 @@ import pytest
 
 from drkit.operations.expire import execute_expire, plan_expire
 from drkit.operations.pins import pin_backup
-from drkit.repository.repository import read_manifest
+from drkit.repository.manifests import read_manifest
 from drkit.storage.local import LocalStorage
 from tests.builders import FakeClock, World
 from tests.catalogs import NOW, start

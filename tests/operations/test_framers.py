@@ -16,9 +16,10 @@ import pytest
 
 from drkit.model.frames import PAGES_AT_ONCE, FilePages
 from drkit.model.label import BackupKind
+from drkit.model.page import PAGE
 from drkit.operations.framers.process import framers
 from drkit.operations.framers.serving import Framer
-from drkit.postgres.pages import PAGE, checksums
+from drkit.postgres.pages import checksums
 from drkit.repository.codec import decompress
 from drkit.repository.framing import content_digest
 from tests.operations.backup_tools import Listener, content, restored, site

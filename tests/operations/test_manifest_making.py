@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drkit.model.copied import Copied, CopiedFile
-from drkit.model.manifest import FileKind, ParentRef
+from drkit.model.head import ParentRef
+from drkit.model.manifest import FileKind
 from drkit.model.pagemap import Chain
 from drkit.operations.manifest import make_manifest
 from drkit.repository.manifest import decode, encode

@@ -14,9 +14,9 @@ from drkit.errors import Corrupt, KeyUnavailable, NotFound, StorageError
 from drkit.model.damage import DamageKind, Place
 from drkit.model.depth import Depth
 from drkit.model.log import Abandon, ExpireIntent
+from drkit.model.page import PAGE
 from drkit.model.sample import Sample
 from drkit.model.wal import WalFileName
-from drkit.postgres.pages import PAGE
 from drkit.repository.findings import damaged_frames, read_findings
 from tests.builders import World, back_up, begin, copy_of, replace_object
 from tests.faults import FOREVER, FaultyStorage, unavailable

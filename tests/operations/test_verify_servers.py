@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from drkit.postgres.pages import PAGE
+from drkit.model.page import PAGE
 from tests.cli.test_json_output import agree
 from tests.operations.scene import drkit, restore
 from tests.protect import NAME

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from drkit.model.depth import Depth
+from drkit.model.head import ParentRef
 from drkit.model.log import Commit
-from drkit.model.manifest import FileKind, ParentRef
+from drkit.model.manifest import FileKind
+from drkit.model.page import PAGE
 from drkit.model.wal import Segment, WalFileName
 from drkit.operations.verifying.repository import Request, Verification, verify
-from drkit.postgres.pages import PAGE, checksums
+from drkit.postgres.pages import checksums
 from drkit.postgres.walfile import LONG_HEADER
+from drkit.repository.manifests import read_manifest, write_manifest
 from drkit.repository.packing import PackWriter
-from drkit.repository.repository import read_manifest, write_manifest
 from tests.builders import (
     SEGMENT,
     SYSTEM,

@@ -18,9 +18,9 @@ from drkit.model.manifest import (
     Manifest,
     empty,
 )
+from drkit.model.page import PAGE
 from drkit.model.pagemap import Chain
 from drkit.postgres.detection import Detection, FilePlan, How, stretches
-from drkit.postgres.pages import PAGE
 from drkit.postgres.scan import FoundFile
 from tests.builders import manifest_head, rows_of
 

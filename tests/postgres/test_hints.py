@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from drkit.model.page import PAGE
 from drkit.postgres.hints import same_but_hints
-from drkit.postgres.pages import PAGE, page_lsn
+from drkit.postgres.pages import page_lsn
 
 if TYPE_CHECKING:
     from tests.conftest import MakeCluster

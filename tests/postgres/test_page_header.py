@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from drkit.model.page import PAGE
 from drkit.postgres.page_header import empty, misshapen
-from drkit.postgres.pages import PAGE
 
 HEADER = struct.Struct("<QHHHHHHI")
 

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from drkit.model.page import PAGE
 from drkit.postgres.exclusions import relation_file
-from drkit.postgres.pages import PAGE, checksums, failing, page_lsn
+from drkit.postgres.pages import checksums, failing, page_lsn
 from tests.pg import versions_under_test
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ import pytest
 
 from drkit.model.changes import ChangedBlocks
 from drkit.model.lsn import Lsn
+from drkit.model.page import PAGE
 from drkit.model.timeline import TimelineHistory
 from drkit.postgres.connection import connect
 from drkit.postgres.exclusions import Fork, relation_file
-from drkit.postgres.pages import PAGE
 from drkit.postgres.session import BackupSession
 from drkit.postgres.summaries import changed_blocks
 from drkit.postgres.summaryfile import SUMMARIES

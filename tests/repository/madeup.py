@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from drkit.model.copied import BackupEnd, Copied, CopiedFile, Started
+from drkit.model.head import WalPosition
 from drkit.model.lsn import Lsn
-from drkit.model.manifest import FileKind, WalPosition
+from drkit.model.manifest import FileKind
 from drkit.model.timeline import TimelineHistory
 from drkit.model.wal import Segment, WalFileName
 from drkit.operations.parent import Present

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drkit.errors import AttemptFenced, Corrupt, KeyUnavailable
+from drkit.model.head import ParentRef
 from drkit.model.log import ExpireIntent
-from drkit.model.manifest import DAMAGED, Manifest, ParentRef
+from drkit.model.manifest import DAMAGED, Manifest
 from drkit.repository.chain import ChainContent, lineage, read_chain, read_parent
 from drkit.repository.unpacking import PackReader
 from tests.builders import World, back_up, replace_object, rows_of

@@ -140,7 +140,7 @@ def test_backups_are_found_by_label_prefix_and_latest(world: World) -> None:
 
 
 def test_a_manifest_that_is_not_the_committed_one_is_refused() -> None:
-    from drkit.repository.repository import read_manifest
+    from drkit.repository.manifests import read_manifest
 
     world = World()
     repository = world.repository()

@@ -15,17 +15,10 @@ from hypothesis import strategies as st
 from drkit.crypto.sealing import MAX_FRAME, overhead
 from drkit.errors import Corrupt
 from drkit.model.fingerprint import FingerprintRef, Mode
+from drkit.model.head import ParentRef
 from drkit.model.label import BackupKind
 from drkit.model.lsn import Lsn
-from drkit.model.manifest import (
-    DAMAGED,
-    FILE,
-    FRAME,
-    PACK,
-    RUN,
-    Manifest,
-    ParentRef,
-)
+from drkit.model.manifest import DAMAGED, FILE, FRAME, PACK, RUN, Manifest
 from drkit.repository.manifest import decode, encode, safe_paths
 from tests.builders import manifest_head, rows_of
 

@@ -19,6 +19,7 @@ from drkit.model.pagemap import compose
 from drkit.repository.codec import FRAME_BYTES
 from drkit.repository.framing import content_digest
 from drkit.repository.manifest import decode, encode
+from drkit.repository.manifests import read_manifest
 from drkit.repository.packing import (
     MAX_PACK,
     Packed,
@@ -27,7 +28,6 @@ from drkit.repository.packing import (
     digest_key,
     pack_bytes,
 )
-from drkit.repository.repository import read_manifest
 from drkit.repository.unpacking import Pack, PackReader
 from tests.builders import (
     World,

@@ -18,7 +18,7 @@ from drkit.model.log import (
 )
 from drkit.model.wal import Segment, WalFileName
 from drkit.repository.chain import lineage, read_chain
-from drkit.repository.repository import read_manifest
+from drkit.repository.manifests import read_manifest
 from tests.builders import SEGMENT
 from tests.chains import read_files
 from tests.operations.backup_tools import difference_from_log

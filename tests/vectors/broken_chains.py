@@ -7,15 +7,16 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from drkit.model.head import ParentRef
 from drkit.model.label import BackupKind
-from drkit.model.manifest import Manifest, ParentRef
 from drkit.repository.manifest import encode
+from drkit.repository.manifests import read_manifest
 from drkit.repository.objects import unseal
-from drkit.repository.repository import read_manifest
 from tests.vectors.contents import DROPPED, PAGE, SHRUNK
 from tests.vectors.forge import signed_entry
 
 if TYPE_CHECKING:
+    from drkit.model.manifest import Manifest
     from tests.vectors.broken_objects import Broken
 
 

@@ -14,8 +14,8 @@ from drkit.model.manifest import DAMAGED, Manifest
 from drkit.model.wal import WalFileName
 from drkit.repository.keyring import StoredKey, encode_key
 from drkit.repository.manifest import encode
+from drkit.repository.manifests import read_manifest
 from drkit.repository.objects import unseal
-from drkit.repository.repository import Repository, read_manifest
 from tests.builders import (
     CLUSTER,
     SYSTEM,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from drkit.model.log import Commit
+    from drkit.repository.repository import Repository
 
 
 class Broken:
@@ -142,7 +143,7 @@ class Broken:
         lie("wal-index-stored", "an index with another stored length", rows=lying)
         lying = index_row(stored, len(plain), 0, b"\0\0\1")
         lie("wal-index-reserved", "a reserved byte of the index", rows=lying)
-        lying = index_row(stored, len(plain), 2)
+        lying = index_row(stored, len(plain), 128)
         lie("wal-codec", "an unknown codec", rows=lying)
         lie("wal-index-count", "an index of no frames over one", rows=b"")
         bomb = zstandard.compress(bytes(8 << 20), 19)
@@ -151,6 +152,8 @@ class Broken:
         lie("wal-bomb-hidden", "8 MiB in a frame that claims 600", [(hidden, 600, 1)])
         two = zstandard.compress(plain) * 2
         lie("wal-two-frames", "two zstd frames in one", [(two, len(plain), 1)])
+        short = [(zstandard.compress(plain), len(plain), 2)]
+        lie("wal-differences", "differences of no whole page", short)
         self.swapped_frames(name, forger)
         foreign = Forger(forger.dek, bytes(16), "wal").seal(name, honest)
         self.add("wal-lineage", name, "wal", foreign, "sealed for another lineage")
@@ -249,8 +252,9 @@ class Broken:
         cell("runs", run, "position", 2**64 - 1, "a run whose end overflows")
         cell("frames", 0, "plain", (4 << 20) + 1, "a frame of more than 4 MiB")
         cell("frames", 0, "stored", 15, "a frame shorter than its tag")
+        cell("frames", 0, "codec", 128, "a frame of an unknown codec")
         cell("packs", 0, "size", 65 << 20, "a pack of more than 64 MiB")
-        cell("packs", 0, "frames", 2, "more frames in packs than there are")
+        cell("packs", 0, "frames", len(good.frames) + 1, "more frames in packs than there are")
         damaged = rows_of(DAMAGED, (len(good.paths), 0))
         changed("damaged", "a damaged page of no file", damaged=damaged)
         kinds = good.files.copy()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MAX_FRAME, MAX_PACK = 4 << 20, 64 << 20
+MAX_FRAME, MAX_PACK, MAX_CODEC = 4 << 20, 64 << 20, 127
 COLUMNS = {
     "pack.size": "u8",
     "pack.sha256": "u1",
@@ -166,6 +166,7 @@ def check_packs(name: str, columns: Mapping[str, Any]) -> None:
         need(size <= MAX_PACK, f"{name}: size of a pack")
         first += count
     need(all(one <= MAX_FRAME for one in columns["frame.plain"]), f"{name}: frames")
+    need(all(one <= MAX_CODEC for one in columns["frame.codec"]), f"{name}: codecs")
 
 
 def check_runs(name: str, columns: Mapping[str, Any]) -> None:

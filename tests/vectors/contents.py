@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 
 from drkit.model.manifest import FileKind
+from drkit.repository.codec import FRAME_BYTES
 from tests.chains import Changed, Files, whole
+from tests.relations import index_pages
 
 PAGE = 8192
 SEGMENT = "000000010000000000000002"
@@ -21,6 +23,7 @@ WAL = {
 
 SHRUNK, DROPPED = b"base/1/2601", b"base/1/2603"
 TRUNCATED, GROWN = b"base/1/2602", b"base/1/2600"
+INDEX = b"base/1/2604"
 
 
 def pages(name: str, count: int) -> bytes:
@@ -32,6 +35,8 @@ def pages(name: str, count: int) -> bytes:
 
 
 FILES: Files = {
+    # first and as long as a frame: so there is one with nothing but its pages
+    INDEX: index_pages(FRAME_BYTES // PAGE),
     b"PG_VERSION": b"18\n",
     b"base": None,
     b"base/1": None,
@@ -62,6 +67,9 @@ CHANGES: list[tuple[dict[bytes, Changed], tuple[bytes, ...]]] = [
                 ((2 * PAGE, pages("second", 1)), (5 * PAGE, pages("sixth", 1))),
             ),
             SHRUNK: Changed(PAGE, PAGE),
+            INDEX: Changed(
+                FRAME_BYTES, FRAME_BYTES, ((7 * PAGE, pages("split", 1)),)
+            ),
             # cut to one page and grown again; two pages were never written
             TRUNCATED: Changed(4 * PAGE, PAGE, ((3 * PAGE, pages("again", 1)),)),
             b"base/1/9998": whole(pages("new file", 2)),

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 from tests.vectors.columns import (
+    MAX_CODEC,
     MAX_FRAME,
     Manifest,
     Refused,
@@ -39,6 +40,7 @@ from tests.vectors.columns import (
 PURPOSES = {"backup": 1, "wal": 2, "dump": 3, "files": 4, "catalog": 5}
 MAX_FRAMES, MAX_OBJECT = 65536, 2 << 30
 MAX_ENTRY, MAX_MANIFEST, MAX_WAL = 1 << 20, 1 << 30, 1 << 30
+PAGE, WORDS = 8192, struct.Struct("<1024Q")
 LABEL = re.compile(r"[0-9]{8}-[0-9]{6}-(full|incr|dump|files)\Z")
 
 
@@ -178,7 +180,7 @@ class Reader:
         rows = decrypt(count, data[start : start + stored], 1)
         table, plains, offset = [], [], 96
         for length, plain, codec, rest in struct.iter_unpack("<IIB3s", rows):
-            need(plain <= MAX_FRAME and codec in (0, 1), f"{name}: index")
+            need(plain <= MAX_FRAME and codec <= MAX_CODEC, f"{name}: index")
             need(rest == bytes(3), f"{name}: index")
             table.append(Frame(length, plain, codec))
         need(96 + sum(frame.stored for frame in table) == start, f"{name}: index")
@@ -410,4 +412,16 @@ def expand(name: str, payload: bytes, frame: Frame) -> bytes:
     except zstandard.ZstdError:
         raise Refused(f"{name}: a frame does not decompress") from None
     need(len(plain) == frame.plain, f"{name}: length of a frame")
-    return plain
+    if frame.codec == 1:
+        return plain
+    need(len(plain) % PAGE == 0, f"{name}: differences of no whole pages")
+    pages = range(0, len(plain), PAGE)
+    return b"".join(undo(plain[at : at + PAGE], frame.codec) for at in pages)
+
+
+def undo(differences: bytes, width: int) -> bytes:
+    """Return the page that has these differences from `width` words before."""
+    words = list(WORDS.unpack(differences))
+    for place in range(width, len(words)):
+        words[place] = (words[place] + words[place - width]) % (1 << 64)
+    return WORDS.pack(*words)

@@ -24,8 +24,8 @@ from drkit.repository.fingerprint import fingerprint_of
 from drkit.repository.keyring import Keyring
 from drkit.repository.layout import Layout
 from drkit.repository.manifest import decode
+from drkit.repository.manifests import read_manifest
 from drkit.repository.objects import unseal
-from drkit.repository.repository import read_manifest
 from drkit.storage.memory import MemoryStorage
 from tests.builders import Keys, World, copy_of, replace_object
 from tests.chains import read_files
@@ -115,6 +115,17 @@ def test_the_second_reader_restores_what_drkit_wrote(vectors: Vectors) -> None:
         assert backup.head["backup_label"].endswith("caf\udce9\n")
     assert list(reader.live()) == expected["live"]
     assert [entry["type"] for entry in reader.log()] == expected["log"]
+
+
+def test_a_frame_is_stored_as_differences(vectors: Vectors) -> None:
+    storage = vectors.storage()
+    repository, reader = vectors.repository(storage), vectors.reader(storage)
+    full = repository.find(vectors.expected["live"][0]).manifest
+    frames = read_manifest(repository, full).frames
+    codecs = frames["codec"].tolist()
+    assert codecs == list(reader.manifest(full.name).columns["frame.codec"])
+    assert 2 in codecs, "tuples of 16 bytes"
+    assert min(codecs) < 2
 
 
 def test_the_second_reader_reads_wal(vectors: Vectors) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from drkit.model.copied import BackupEnd
     from drkit.model.fingerprint import Fingerprint
-    from drkit.model.manifest import ServerDescription
+    from drkit.model.head import ServerDescription
 
 
 class Copy(NamedTuple):

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from drkit.model.page import PAGE
 from drkit.postgres.detection import stretches
-from drkit.postgres.pages import PAGE, failing
+from drkit.postgres.pages import failing
 from drkit.repository.framing import FrameFiller
 
 if TYPE_CHECKING:

@@ -9,12 +9,13 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from drkit import workers
+from drkit.model.page import PAGE
 from drkit.operations.proving.subject import Finding, failed, not_done, passed
 from drkit.postgres.connection import query
 from drkit.postgres.control import read_control
 from drkit.postgres.exclusions import Fork, relation_file
 from drkit.postgres.page_header import empty, misshapen
-from drkit.postgres.pages import PAGE, failing
+from drkit.postgres.pages import failing
 from drkit.postgres.scan import scan
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from drkit.postgres.walfile import check_wal_file
 from drkit.repository.checking import PackChecker, pack_name, pack_place
 from drkit.repository.findings import stretches
 from drkit.repository.fingerprint import read_fingerprint
-from drkit.repository.repository import read_manifest
+from drkit.repository.manifests import read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -12,14 +12,15 @@ from drkit.operations.blame import places
 from drkit.operations.verifying.pages import page_checksums
 from drkit.repository.chain import lineage, read_chain
 from drkit.repository.checking import pack_name, pack_place
-from drkit.repository.repository import read_manifest
+from drkit.repository.manifests import read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
+    from drkit.model.head import ManifestHead
     from drkit.model.log import Commit
-    from drkit.model.manifest import Manifest, ManifestHead
+    from drkit.model.manifest import Manifest
     from drkit.protocols import Progress
     from drkit.repository.repository import Repository
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from drkit.model.page import PAGE
 from drkit.postgres.exclusions import Fork, relation_file
-from drkit.postgres.pages import PAGE, failing, page_lsn
+from drkit.postgres.pages import failing, page_lsn
 
 if TYPE_CHECKING:
     from drkit.model.manifest import Manifest

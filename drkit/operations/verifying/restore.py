@@ -13,7 +13,7 @@ from drkit.operations.stage import Aim, Task
 from drkit.operations.windows import restorable
 from drkit.repository.evidence import read_chain
 from drkit.repository.fingerprint import fingerprint_of
-from drkit.repository.repository import read_manifest
+from drkit.repository.manifests import read_manifest
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
