@@ -131,7 +131,8 @@ class Benchmark(OneCluster):
         with closing(connection):
             begun = time.monotonic()
             backup = BackupSession(connection)
-            backup.start("benchmark")
+            backup.begin("benchmark")
+            backup.start()
             backup.stop()
             seconds = time.monotonic() - begun
         return Measured(phase, "postgresql", seconds, 0.0, 0, 0)

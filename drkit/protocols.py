@@ -186,10 +186,17 @@ class ParentContent(Protocol):
 
 
 class BaseBackupSource(Protocol):
-    """A running cluster that a backup is read from: start, copy, stop."""
+    """A running cluster that a backup is read from: begin, start, copy, stop."""
 
-    def start(self, label: str, parent: ParentContent | None) -> Started:
-        """Begin the backup; recovery of it will begin at the position returned.
+    def begin(self, label: str) -> None:
+        """Ask the server to begin a backup, and don't wait until it has.
+
+        A checkpoint takes it a moment, or minutes; until `start` the caller can do
+        other things. Parents that end later than it are refused there.
+        """
+
+    def start(self, parent: ParentContent | None) -> Started:
+        """Return where the backup that was begun starts, and recovery of it with it.
 
         Args:
             parent: what an incremental leaves out where it has not changed. A source

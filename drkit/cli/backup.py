@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from drkit.config.policy import Policy
     from drkit.model.backup import BackupSummary
     from drkit.model.due import Due
-    from drkit.operations.backup import BackupOptions, Taken
+    from drkit.operations.backup_options import BackupOptions, Taken
     from drkit.operations.fingerprints.of_backup import FingerprintTaken
     from drkit.operations.framers.process import ProcessFramer
     from drkit.repository.repository import Repository
@@ -139,7 +139,7 @@ def _options(
     archiver: Callable[[], str],
     framers: Sequence[ProcessFramer],
 ) -> BackupOptions:
-    from drkit.operations.backup import BackupOptions
+    from drkit.operations.backup_options import BackupOptions
 
     return BackupOptions(
         host=wiring.host_name(),

@@ -1,12 +1,27 @@
-"""What a base backup source hands over when it has read a cluster."""
+"""What a base backup source tells of a server, and of what it has read."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from drkit.model.head import Tablespace, WalPosition
+    from drkit.model.head import ServerDescription, Tablespace, WalPosition
+    from drkit.model.lsn import Lsn
     from drkit.model.manifest import FileKind
+    from drkit.model.timeline import TimelineHistory
+
+
+class Present(NamedTuple):
+    """The server as it is now.
+
+    Attributes:
+        history: of the timeline that it is on.
+        lsn: how far it has written, or replayed.
+    """
+
+    server: ServerDescription
+    history: TimelineHistory
+    lsn: Lsn
 
 
 class Started(NamedTuple):

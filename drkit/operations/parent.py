@@ -14,27 +14,12 @@ from drkit.repository.findings import damaged_frames
 
 if TYPE_CHECKING:
     from drkit.model.backup import BackupSummary
+    from drkit.model.copied import Present
     from drkit.model.head import ServerDescription
     from drkit.model.log import Commit
-    from drkit.model.lsn import Lsn
-    from drkit.model.timeline import TimelineHistory
     from drkit.repository.repository import Repository
 
 _PHYSICAL = (BackupKind.FULL, BackupKind.INCREMENTAL)
-
-
-@dataclass(frozen=True, slots=True)
-class Present:
-    """The server as it is now.
-
-    Attributes:
-        history: of the timeline that it is on.
-        lsn: how far it has written, or replayed.
-    """
-
-    server: ServerDescription
-    history: TimelineHistory
-    lsn: Lsn
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ parts of a connection string, so they are replaced, not chained.
 from __future__ import annotations
 
 import logging
-from contextlib import contextmanager
+import select
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -20,11 +21,13 @@ from drkit.postgres.peer import acting_as, socket_owner
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from psycopg.pq.abc import PGconn
+    from psycopg.pq.abc import PGconn, PGresult
 
     Connection = psycopg.Connection[tuple[Any, ...]]
 
 OLDEST_VERSION = 130000
+_CANCEL_WITHIN = 2.0  # seconds for the server to take a cancel request
+_POLL = 1.0  # seconds between chances for a signal handler to raise
 
 # It warns of a rollback that fails behind an error which is raised all the same, and
 # Python would print that between the lines of the progress.
@@ -123,6 +126,60 @@ def query(
         # psycopg types statements as literals against injection; ours are constants
         cursor = connection.execute(statement.encode(), parameters or None)
         return cursor.fetchall() if cursor.description else []
+
+
+def send(connection: Connection, statement: str, parameters: tuple[str, ...]) -> None:
+    """Send a statement, and don't wait; until `received` the session takes no other.
+
+    Args:
+        statement: of one row with one column; parameters are `$1` and so on.
+
+    Raises:
+        PostgresUnreachable: the connection was lost.
+    """
+    with translated(connection):
+        line = connection.pgconn
+        line.send_query_params(
+            statement.encode(), [parameter.encode() for parameter in parameters]
+        )
+        while line.flush():
+            select.select([], [line.socket], [], _POLL)
+
+
+def received(connection: Connection) -> str:
+    """Wait for the answer to what was sent; return its text.
+
+    Waiting holds up neither other threads nor, for long, a signal.
+
+    Raises:
+        PostgresUnreachable: the connection was lost.
+        PostgresRefused: the server answered with an error.
+    """
+    with translated(connection):
+        line = connection.pgconn
+        while line.is_busy():
+            if select.select([line.socket], [], [], _POLL)[0]:
+                line.consume_input()
+        result = line.get_result()
+        while line.get_result() is not None:
+            continue  # takes the end of the statement
+        if result is None or result.status != pq.ExecStatus.TUPLES_OK:
+            raise _failed(line, result)
+        return (result.get_value(0, 0) or b"").decode()
+
+
+def end(connection: Connection) -> None:
+    """Close a session; what it still waits for is cancelled first."""
+    if connection.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
+        with suppress(psycopg.Error):
+            connection.cancel_safe(timeout=_CANCEL_WITHIN)
+    connection.close()
+
+
+def _failed(line: PGconn, result: PGresult | None) -> psycopg.Error:
+    if result is None:
+        return psycopg.OperationalError(line.get_error_message())
+    return psycopg.errors.error_from_result(result)
 
 
 @contextmanager

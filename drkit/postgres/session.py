@@ -9,7 +9,7 @@ import psycopg
 
 from drkit.errors import PostgresRefused
 from drkit.model.lsn import Lsn
-from drkit.postgres.connection import query
+from drkit.postgres.connection import query, received, send
 from drkit.postgres.facts import read_timeline
 
 if TYPE_CHECKING:
@@ -48,26 +48,33 @@ class BackupSession:
         self._connection = connection
         self.timeline = 0
 
-    def start(self, label: str, *, fast: bool = True) -> Lsn:
-        """Begin the backup and return its start LSN.
+    def begin(self, label: str) -> None:
+        """Ask for the backup, with a checkpoint at once; `start` waits for it.
 
         Args:
             label: what the backup label calls it.
-            fast: checkpoint at once; else spread over `checkpoint_completion_target`.
+
+        Raises:
+            PostgresUnreachable: the connection was lost.
+        """
+        if self._old_functions:
+            statement = "SELECT pg_start_backup($1, true, false)::text"
+        else:
+            statement = "SELECT pg_backup_start($1, true)::text"
+        send(self._connection, statement, (label,))
+
+    def start(self) -> Lsn:
+        """Return the start LSN of the backup that was begun.
 
         Raises:
             PostgresRefused: the server or the role's rights forbid it, or a standby
                 has not come to a checkpoint of its new timeline yet.
             PostgresUnreachable: the connection was lost.
         """
-        if self._old_functions:
-            statement = "SELECT pg_start_backup(%s, %s, false)::text"
-        else:
-            statement = "SELECT pg_backup_start(%s, %s)::text"
-        row = query(self._connection, statement, (label, fast))[0]
+        lsn = Lsn.parse(received(self._connection))
         self.timeline = query(self._connection, _CHECKPOINT_TIMELINE)[0][0]
         self._refuse_other_timeline()
-        return Lsn.parse(row[0])
+        return lsn
 
     def stop(self) -> BackupStop:
         """End the backup; does not wait for WAL to be archived.

@@ -58,18 +58,23 @@ class StreamSource:
         self._stream = stream
         self._facts = facts
         self._server = server
+        self._label = ""
         self._begun: StreamStart | None = None
         self._parent: StreamParent | None = None
         self._receiving: Receiving | None = None
         self._storing: Storing | None = None
 
-    def start(self, label: str, parent: ParentContent | None) -> Started:
+    def begin(self, label: str) -> None:
+        """Remember the label; the server must know the parent before it begins."""
+        self._label = label
+
+    def start(self, parent: ParentContent | None) -> Started:
         """Send `BASE_BACKUP` with an immediate checkpoint."""
         refusal = None
         if parent is not None:
             refusal = why_full(parent, self._facts)
-            refusal = refusal or self._start_incremental(label, parent)
-        begun = self._begun = self._begun or self._stream.begin(label)
+            refusal = refusal or self._start_incremental(parent)
+        begun = self._begun = self._begun or self._stream.begin(self._label)
         time = read_time(self._connection)
         return Started(WalPosition(begun.lsn, begun.timeline, time), refusal)
 
@@ -126,12 +131,12 @@ class StreamSource:
         self._stream.close()
         self._connection.close()
 
-    def _start_incremental(self, label: str, parent: ParentContent) -> str | None:
+    def _start_incremental(self, parent: ParentContent) -> str | None:
         """Begin an incremental; return why the server does not stream one."""
         head = parent.chain.head
         try:
             manifest = read_server_manifest(parent)
-            begun = self._stream.begin_incremental(label, manifest)
+            begun = self._stream.begin_incremental(self._label, manifest)
             truncated = truncations(
                 self._connection,
                 head.start.timeline,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from drkit import wiring
 from drkit.errors import Corrupt, PostgresRefused, SourceUnreadable
+from drkit.model.copied import Present
 from drkit.model.timeline import TimelineHistory
-from drkit.operations.parent import Present
 from drkit.postgres.archiver import archiver_asker
 from drkit.postgres.describe import describe, refuse_unless_backupable
 from drkit.postgres.facts import read_facts
@@ -75,7 +75,8 @@ def _local_source(
     facts: ServerFacts,
     server: ServerDescription,
 ) -> tuple[BaseBackupSource, TimelineHistory]:
-    from drkit.postgres.local_source import LocalCluster, LocalSource
+    from drkit.postgres.local_cluster import LocalCluster
+    from drkit.postgres.local_source import LocalSource
     from drkit.postgres.timelines import read_history
 
     directory = policy.cluster.data_directory or facts.data_directory

@@ -16,7 +16,8 @@ from drkit import wiring
 from drkit.model.due import Due
 from drkit.model.label import BackupKind
 from drkit.model.manifest import FileKind
-from drkit.operations.backup import BackupOptions, take_backup
+from drkit.operations.backup import take_backup
+from drkit.operations.backup_options import BackupOptions
 from drkit.postgres.connection import replication_connect
 from drkit.postgres.replication import BaseBackupStream
 from drkit.postgres.stream_source import StreamSource

@@ -15,7 +15,8 @@ from drkit.config.compiled import compile_policy
 from drkit.crypto.signing import parse_public
 from drkit.model.due import Due
 from drkit.model.label import BackupKind
-from drkit.operations.backup import BackupOptions, take_backup
+from drkit.operations.backup import take_backup
+from drkit.operations.backup_options import BackupOptions
 from drkit.operations.fingerprints.of_backup import FingerprintWanted
 from drkit.postgres.fingerprint import connector
 from drkit.repository.identity import read_lineage
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from drkit.model.fingerprint import Mode
     from drkit.model.log import AttemptState
     from drkit.model.manifest import Manifest
-    from drkit.operations.backup import Taken
+    from drkit.operations.backup_options import Taken
     from drkit.operations.framers.process import ProcessFramer
     from tests.operations.scene import Scene
     from tests.pg import Cluster

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,14 @@ import pytest
 
 from drkit.errors import PostgresRefused, PostgresUnreachable, UsageError
 from drkit.model.lsn import Lsn
-from drkit.postgres.connection import connect, query, replication_connect
+from drkit.postgres.connection import (
+    connect,
+    end,
+    query,
+    received,
+    replication_connect,
+    send,
+)
 from drkit.postgres.control import read_control
 from drkit.postgres.facts import Tablespace, read_facts
 from drkit.postgres.session import BackupSession
@@ -23,10 +31,17 @@ from drkit.postgres.session import BackupSession
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from drkit.postgres.connection import Connection
     from tests.conftest import MakeCluster
     from tests.pg import Cluster
 
 SECRET = "s3cr3t-Pass"  # no URL character in it
+
+
+def begin(connection: Connection, label: str) -> BackupSession:
+    session = BackupSession(connection)
+    session.begin(label)
+    return session
 
 
 def whole(error: BaseException) -> str:
@@ -137,8 +152,8 @@ def test_backup_session_gives_what_the_server_would_write(
     cluster.sql(f"CREATE TABLESPACE ts LOCATION '{directory}'")
 
     with connect(cluster.url, None, "backup") as connection:
-        session = BackupSession(connection)
-        start = session.start("nightly é")
+        session = begin(connection, "nightly é")
+        start = session.start()
         assert session.alive()
         assert session.timeline == 1
         stop = session.stop()
@@ -156,8 +171,8 @@ def test_labels_in_the_servers_own_encoding(
 ) -> None:
     cluster = make_cluster(newest_version, encoding="LATIN1")
     with connect(cluster.url, None, "backup") as connection:
-        session = BackupSession(connection)
-        session.start("é")
+        session = begin(connection, "é")
+        session.start()
         stop = session.stop()
     assert b"LABEL: \xe9\n" in stop.backup_label
     assert stop.tablespace_map == b""
@@ -168,8 +183,8 @@ def test_lost_backup_session_is_noticed(
 ) -> None:
     cluster = make_cluster(pg_version)
     with connect(cluster.url, None, "backup") as connection:
-        session = BackupSession(connection)
-        session.start("cut short")
+        session = begin(connection, "cut short")
+        session.start()
         pid = connection.info.backend_pid
         cluster.sql(f"SELECT pg_terminate_backend({pid}, 5000)")
 
@@ -183,8 +198,8 @@ def test_immediate_shutdown_ends_the_session(
 ) -> None:
     cluster = make_cluster(newest_version)
     with connect(cluster.url, None, "backup") as connection:
-        session = BackupSession(connection)
-        session.start("cut short")
+        session = begin(connection, "cut short")
+        session.start()
         cluster.stop("immediate")
         assert not session.alive()
     with pytest.raises(PostgresUnreachable, match="cannot connect"):
@@ -199,11 +214,58 @@ def test_promotion_in_mid_backup_is_refused(
     Path(cluster.data_directory, "standby.signal").touch()
     cluster.start()
     with connect(cluster.url, None, "backup") as connection:
-        session = BackupSession(connection)
-        session.start("from a standby")
+        session = begin(connection, "from a standby")
+        session.start()
         cluster.promote()
         with pytest.raises(PostgresRefused, match="promoted during online backup"):
             session.stop()
+
+
+def test_an_answer_is_waited_for_apart_from_its_question(
+    newest_version: int, make_cluster: MakeCluster
+) -> None:
+    cluster = make_cluster(newest_version)
+    with connect(cluster.url, None, "check") as connection:
+        begun = time.monotonic()
+        send(connection, "SELECT pg_sleep(0.5) || $1", ("é",))
+        assert time.monotonic() - begun < 0.4
+        assert received(connection) == "é"
+        assert time.monotonic() - begun >= 0.5
+
+        send(connection, "SELECT $1::int / 0", ("1",))
+        with pytest.raises(PostgresRefused, match="division by zero"):
+            received(connection)
+        assert query(connection, "SELECT 1") == [(1,)]  # the session goes on
+
+
+def test_a_session_that_is_lost_while_it_waits(
+    newest_version: int, make_cluster: MakeCluster
+) -> None:
+    cluster = make_cluster(newest_version)
+    with connect(cluster.url, None, "check") as connection:
+        send(connection, "SELECT pg_sleep(60)::text", ())
+        pid = connection.info.backend_pid
+        cluster.sql(f"SELECT pg_terminate_backend({pid}, 5000)")
+        with pytest.raises(PostgresUnreachable, match="was lost"):
+            received(connection)
+        with pytest.raises(PostgresUnreachable, match="was lost"):
+            send(connection, "SELECT ''", ())
+
+
+def test_the_end_of_a_session_ends_what_it_waits_for(
+    newest_version: int, make_cluster: MakeCluster
+) -> None:
+    cluster = make_cluster(newest_version)
+    connection = connect(cluster.url, None, "check")
+    pid = connection.info.backend_pid
+    send(connection, "SELECT pg_sleep(60)::text", ())
+    end(connection)
+    sessions = f"SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}"
+    deadline = time.monotonic() + 30
+    while cluster.sql(sessions):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    end(connection)  # is closed already
 
 
 def test_errors_of_statements_say_what_the_server_said(
@@ -215,14 +277,14 @@ def test_errors_of_statements_say_what_the_server_said(
         with pytest.raises(PostgresRefused, match="division by zero"):
             query(connection, "SELECT 1 / 0")
         assert query(connection, "SELECT 1") == [(1,)]
-        BackupSession(connection).start("a")
+        begin(connection, "a").start()
         with pytest.raises(PostgresRefused, match="already in progress"):
-            BackupSession(connection).start("b")
+            begin(connection, "b").start()
 
     weak = cluster.url.replace("postgres@", "weak@")
     with connect(weak, None, "check") as connection:
         with pytest.raises(PostgresRefused, match="permission denied") as caught:
-            BackupSession(connection).start("a")
+            begin(connection, "a").start()
         assert caught.value.hint is not None
         assert "pg_monitor" in caught.value.hint
 
@@ -238,8 +300,8 @@ def test_rights_that_the_hint_names_are_enough(
     )
     url = cluster.url.replace("postgres@", "backup@")
     with connect(url, None, "backup") as connection:
-        session = BackupSession(connection)
-        session.start("by a lesser role")
+        session = begin(connection, "by a lesser role")
+        session.start()
         assert session.stop().lsn > 0
 
 

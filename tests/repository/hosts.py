@@ -23,7 +23,8 @@ from drkit.model.due import Due
 from drkit.model.label import BackupKind
 from drkit.model.log import Proven
 from drkit.operations.attempts import abandon, abandon_dead, sweep_attempt
-from drkit.operations.backup import BackupOptions, take_backup
+from drkit.operations.backup import take_backup
+from drkit.operations.backup_options import BackupOptions
 from drkit.operations.expire import execute_expire, plan_expire
 from drkit.operations.pins import pin_backup, unpin_backup
 from drkit.storage.retry import RetryingStorage

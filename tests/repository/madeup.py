@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from drkit.model.copied import BackupEnd, Copied, CopiedFile, Started
+from drkit.model.copied import BackupEnd, Copied, CopiedFile, Present, Started
 from drkit.model.head import WalPosition
 from drkit.model.lsn import Lsn
 from drkit.model.manifest import FileKind
 from drkit.model.timeline import TimelineHistory
 from drkit.model.wal import Segment, WalFileName
-from drkit.operations.parent import Present
 from drkit.repository.layout import Layout
 from tests.builders import CLUSTER, EPOCH, SEGMENT, SYSTEM, server
 
@@ -103,13 +102,19 @@ class MadeUpSource:
         self._parent: ParentContent | None = None
         self._start = Lsn(0)
 
-    def start(self, label: str, parent: ParentContent | None) -> Started:
+    def begin(self, label: str) -> None:
         self._server.switch_wal()
         self._server.write(b"pg_control", 0)  # the checkpoint
-        self._parent, self._start = parent, self._server.lsn
+        self._start = self._server.lsn
         if self._lag:
             self._start = self._server.lsn_before(self._lag)
-        return Started(WalPosition(self._start, 1, EPOCH))
+
+    def start(self, parent: ParentContent | None) -> Started:
+        position = WalPosition(self._start, 1, EPOCH)
+        if parent is not None and self._start < parent.chain.head.stop.lsn:
+            return Started(position, "the parent ends behind the start")
+        self._parent = parent
+        return Started(position)
 
     def copy(self, writers: Sequence[ContentWriter], progress: Progress) -> Copied:
         copied: list[CopiedFile | None] = []

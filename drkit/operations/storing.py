@@ -1,0 +1,331 @@
+"""Storing a backup: keys, packs, manifest, log, in that order."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from drkit import __version__, workers
+from drkit.crypto.keys import new_dek
+from drkit.errors import AttemptFenced
+from drkit.model.backup import BackupSummary
+from drkit.model.head import ManifestHead, ParentRef
+from drkit.model.label import BackupKind, new_label
+from drkit.model.log import Begin, Commit
+from drkit.operations.backup_options import Taken
+from drkit.operations.fingerprints.attempt import Copy
+from drkit.operations.fingerprints.of_backup import fingerprinting, keep_fingerprint
+from drkit.operations.manifest import make_manifest
+from drkit.operations.parent import choose_parent
+from drkit.operations.waiting import wait_for_wal
+from drkit.repository.manifests import write_manifest
+from drkit.repository.packing import (
+    Packed,
+    Packing,
+    PackWriter,
+    digest_key,
+    pack_bytes,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from drkit.crypto.keys import Dek
+    from drkit.model.backup import ManifestRef
+    from drkit.model.copied import BackupEnd, Copied, Present
+    from drkit.model.due import Due
+    from drkit.model.head import WalPosition
+    from drkit.model.log import Entry, LogState
+    from drkit.model.manifest import Manifest
+    from drkit.operations.backup_options import BackupOptions
+    from drkit.operations.fingerprints.attempt import Attempted
+    from drkit.operations.fingerprints.of_backup import FingerprintTaken
+    from drkit.operations.framers.process import ProcessFramer
+    from drkit.operations.parent import Parent
+    from drkit.protocols import BaseBackupSource, Progress
+    from drkit.repository.repository import Repository
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    attempt: str
+    label: str
+    kind: BackupKind
+    start: WalPosition
+    parent: Parent | None
+    reason: str
+    data_key: Dek
+    manifest_key: Dek
+
+
+def store_backup(
+    repository: Repository,
+    present: Present,
+    source: BaseBackupSource,
+    attempt_id: str,
+    wanted: Due,
+    options: BackupOptions,
+    progress: Progress,
+) -> Taken:
+    """Store a backup that was begun on the server, under the lease of its attempt.
+
+    Raises:
+        WalMissing, AttemptFenced: as `take_backup` does.
+    """
+    parent = None
+    if wanted.kind is BackupKind.INCREMENTAL:
+        parent = choose_parent(repository, present)
+    attempt = _begin(repository, source, attempt_id, parent, wanted, progress)
+    for key in (attempt.data_key, attempt.manifest_key):
+        repository.keyring.store(key)
+    begun = repository.clock.monotonic()
+    copied, writers, end = _copy(repository, source, attempt, options, progress)
+    seconds = repository.clock.monotonic() - begun
+    copy = Copy(attempt.label, present.server, end, seconds)
+    with fingerprinting(options.fingerprint, copy, repository.clock) as attempted:
+        packed = _close(writers)
+        _wait_for_wal(repository, attempt, copy, options, progress)
+        fingerprint = _fingerprint(
+            repository, attempt, copy, options, attempted, progress
+        )
+    progress.phase("commit")
+    head = _head(repository, attempt, copy, options, copied, fingerprint)
+    summary = _commit(repository, attempt, head, copied, packed)
+    label = attempt.parent.label if attempt.parent else None
+    return Taken(summary, label, attempt.reason, fingerprint)
+
+
+def _begin(
+    repository: Repository,
+    source: BaseBackupSource,
+    attempt: str,
+    parent: Parent | str | None,
+    wanted: Due,
+    progress: Progress,
+) -> _Attempt:
+    """Learn where the server began, which may refuse the parent; begin in the log."""
+    reason = wanted.reason
+    if isinstance(parent, str):
+        reason, parent = parent, None
+    now = repository.clock.now()
+    started = source.start(parent.content if parent else None)
+    if started.refusal is not None:
+        reason, parent = started.refusal, None
+    kind, start = _kind(parent), started.position
+    # The entry names the keys before they are stored: none is ever left unknown.
+    data_key, manifest_key = new_dek("backup"), new_dek("catalog")
+    keys = tuple((key.purpose, key.key_id.hex()) for key in (data_key, manifest_key))
+
+    def decide(state: LogState) -> Entry:
+        _refuse_expired_wal(state, start)
+        label = new_label(now, kind, state.last_label)
+        above = parent.label if parent else None
+        return Begin(attempt, label, kind, above, start.lsn, start.timeline, keys)
+
+    begin = repository.log.append(decide).entry
+    if not isinstance(begin, Begin):
+        raise TypeError("the log returned another entry than it was given")
+    if kind is not wanted.kind:
+        progress.warning(
+            f"taking a full backup instead of an incremental: {reason}", reason=reason
+        )
+    progress.event(
+        "backup begun", label=begin.label, start_lsn=str(start.lsn), parent=begin.parent
+    )
+    return _Attempt(
+        attempt, begin.label, kind, start, parent, reason, data_key, manifest_key
+    )
+
+
+def _refuse_expired_wal(state: LogState, start: WalPosition) -> None:
+    """Refuse to begin where an expiry may have deleted WAL, or be about to."""
+    bound = state.wal_bound(start.timeline)
+    if start.lsn < bound:
+        raise AttemptFenced(
+            f"this backup would need WAL of timeline {start.timeline} from {start.lsn} "
+            f"on, and what lies before {bound} has expired",
+            hint="nothing was stored; a standby that lags has to catch up first: run "
+            f"the command again once it has replayed {bound} and the checkpoint behind",
+        )
+
+
+def _kind(parent: Parent | None) -> BackupKind:
+    return BackupKind.INCREMENTAL if parent else BackupKind.FULL
+
+
+def _copy(
+    repository: Repository,
+    source: BaseBackupSource,
+    attempt: _Attempt,
+    options: BackupOptions,
+    progress: Progress,
+) -> tuple[Copied, list[PackWriter], BackupEnd]:
+    packing = Packing(
+        repository.storage,
+        attempt.data_key,
+        repository.lineage,
+        options.level,
+        lambda number: repository.layout.pack(attempt.label, attempt.attempt, number),
+        itertools.count(),
+    )
+    writers = _writers(packing, options)
+    copied = source.copy(writers, progress)
+    _dismiss(options.framers, progress)
+    progress.phase("stop")
+    return copied, writers, source.stop()
+
+
+def _writers(packing: Packing, options: BackupOptions) -> list[PackWriter]:
+    key, size = digest_key(packing.dek, packing.lineage), pack_bytes(options.jobs)
+    for framer in options.framers:
+        framer.set_up(key, packing.level)
+    framers = itertools.chain(options.framers, itertools.repeat(None))
+    return [
+        PackWriter(packing, size, framer)
+        for framer in itertools.islice(framers, options.jobs)
+    ]
+
+
+def _dismiss(framers: Sequence[ProcessFramer], progress: Progress) -> None:
+    """Let the framers end while the backup does; tell of those that ended early."""
+    for framer in framers:
+        framer.close()
+    lost = sum(framer.lost for framer in framers)
+    if lost:
+        progress.warning(
+            f"{lost} of the {len(framers)} processes that help reading changed pages "
+            "ended early; their pages were read without them, so this backup is whole, "
+            "but it took longer",
+            lost=lost,
+        )
+
+
+def _close(writers: Sequence[PackWriter]) -> Packed:
+    packed = Packed()
+    for part in workers.run([_closing(writer) for writer in writers]):
+        packed.extend(part)
+    return packed
+
+
+def _closing(writer: PackWriter) -> Callable[[workers.Stop], Packed]:
+    return lambda _: writer.close()
+
+
+def _wait_for_wal(
+    repository: Repository,
+    attempt: _Attempt,
+    copy: Copy,
+    options: BackupOptions,
+    progress: Progress,
+) -> None:
+    progress.phase("wal")
+    wait_for_wal(
+        repository,
+        copy.server,
+        attempt.start,
+        copy.end,
+        options.wal_timeout,
+        options.archiver,
+        progress,
+    )
+
+
+def _fingerprint(
+    repository: Repository,
+    attempt: _Attempt,
+    copy: Copy,
+    options: BackupOptions,
+    attempted: Callable[[], Attempted] | None,
+    progress: Progress,
+) -> FingerprintTaken | None:
+    if attempted is None:
+        return None
+    progress.phase("fingerprint")
+    name = repository.layout.fingerprint(attempt.label, attempt.attempt)
+    key, archiver = attempt.manifest_key, options.archiver
+    return keep_fingerprint(
+        repository, name, attempted(), copy, key, archiver, progress
+    )
+
+
+def _head(
+    repository: Repository,
+    attempt: _Attempt,
+    copy: Copy,
+    options: BackupOptions,
+    copied: Copied,
+    fingerprint: FingerprintTaken | None,
+) -> ManifestHead:
+    end = copy.end
+    warnings = fingerprint.warnings if fingerprint else ()
+    return ManifestHead(
+        drkit_version=__version__,
+        cluster=repository.layout.cluster,
+        label=attempt.label,
+        attempt=attempt.attempt,
+        kind=attempt.kind,
+        parent=_parent_ref(attempt.parent),
+        source=options.source,
+        dek_id=attempt.data_key.key_id.hex(),
+        server=copy.server,
+        start=attempt.start,
+        stop=end.position,
+        backup_label=end.backup_label.decode(errors="surrogateescape"),
+        tablespace_map=end.tablespace_map.decode(errors="surrogateescape"),
+        tablespaces=tuple(copied.tablespaces),
+        warnings=(*copied.warnings, *warnings),
+        fingerprint=fingerprint.reference if fingerprint else None,
+    )
+
+
+def _parent_ref(parent: Parent | None) -> ParentRef | None:
+    if parent is None:
+        return None
+    return ParentRef(parent.label, parent.commit.manifest.sha256)
+
+
+def _commit(
+    repository: Repository,
+    attempt: _Attempt,
+    head: ManifestHead,
+    copied: Copied,
+    packed: Packed,
+) -> BackupSummary:
+    below = attempt.parent.content.chain if attempt.parent else None
+    manifest = make_manifest(head, copied, packed, below)
+    name = repository.layout.manifest(attempt.label, attempt.attempt)
+    reference = write_manifest(repository, name, manifest, attempt.manifest_key)
+    summary = _summary(manifest, reference, copied)
+    commit = Commit(attempt.attempt, reference, summary)
+    repository.log.append(lambda _: commit)
+    return summary
+
+
+def _summary(
+    manifest: Manifest, reference: ManifestRef, copied: Copied
+) -> BackupSummary:
+    head = manifest.head
+    files = [file for file in copied.files if file is not None]
+    stored = int(manifest.packs["size"].sum()) + reference.size
+    if head.fingerprint is not None:
+        stored += head.fingerprint.size
+    return BackupSummary(
+        label=head.label,
+        kind=head.kind,
+        source=head.source,
+        start_lsn=head.start.lsn,
+        stop_lsn=head.stop.lsn,
+        timeline=head.stop.timeline,
+        start_time=head.start.time,
+        stop_time=head.stop.time,
+        system_identifier=head.server.system_identifier,
+        server_version=head.server.version,
+        wal_segment_size=head.server.wal_segment_size,
+        files=len(files),
+        bytes=sum(file.size for file in files),
+        stored_bytes=stored,
+        damaged_pages=len(manifest.damaged),
+        warnings=len(head.warnings),
+        fingerprint=head.fingerprint.place if head.fingerprint else None,
+    )
