@@ -206,7 +206,12 @@ class Opener:
             raise self._damaged("its index")
         frames = []
         for length, plain, codec, zero in _INDEX_ROW.iter_unpack(rows):
-            if codec > MAX_CODEC or zero != bytes(3) or plain > MAX_FRAME:
+            if codec > MAX_CODEC:
+                raise Corrupt(
+                    f"object {self._name} has a frame of codec {codec}",
+                    hint="a newer drkit wrote it; upgrade this one",
+                )
+            if zero != bytes(3) or plain > MAX_FRAME:
                 raise self._damaged("its index")
             frames.append(Frame(length, plain, codec))
         if HEADER_BYTES + sum(frame.stored for frame in frames) != start:

@@ -13,7 +13,7 @@ from blake3 import blake3
 
 from drkit.errors import Corrupt
 from drkit.model.frames import FILE_RUN, FilledFrame
-from drkit.repository.codec import FRAME_BYTES, decompress
+from drkit.repository.codec import FRAME_BYTES, Content, decompress
 from drkit.repository.pagecodec import PageCompressor
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class FrameFiller:
         key: of the content's digests.
         level: of zstd.
         keep: takes a frame; its buffers are used again when it returns.
-        scattered: whether the stretches are single pages from all over the cluster.
+        content: what the stretches are.
     """
 
     def __init__(
@@ -81,11 +81,10 @@ class FrameFiller:
         key: bytes,
         level: int,
         keep: Callable[[FilledFrame], None],
-        *,
-        scattered: bool = False,
+        content: Content = Content.PAGES,
     ) -> None:
         self._key = key
-        self._compressor = PageCompressor(level, scattered=scattered)
+        self._compressor = PageCompressor(level, content)
         self._keep = keep
         self._frame = memoryview(bytearray(FRAME_BYTES))
         self._filled = 0

@@ -8,7 +8,7 @@ import numpy as np
 
 from drkit.crypto.sealing import MAX_CODEC
 from drkit.model.page import PAGE
-from drkit.repository.codec import FRAME_BYTES, compress, compressor
+from drkit.repository.codec import FRAME_BYTES, Content, compress, compressor
 from drkit.repository.differences import WORD, take
 
 if TYPE_CHECKING:
@@ -27,11 +27,13 @@ class PageCompressor:
     """Compresses frames for one thread; what it returns is good until the next one.
 
     Args:
-        level, scattered: as `compressor` takes them.
+        level: of zstd.
+        content: what the pages are where they are compressed as they are.
     """
 
-    def __init__(self, level: int, *, scattered: bool = False) -> None:
-        self._compressor = compressor(level, scattered=scattered)
+    def __init__(self, level: int, content: Content = Content.PAGES) -> None:
+        self._compressor = compressor(level, content)
+        self._of_differences = compressor(level, Content.DIFFERENCES)
         self._differences = np.empty(FRAME_BYTES // WORD, dtype="<u8")
 
     def compress(self, plain: memoryview) -> tuple[Buffer, int]:
@@ -54,7 +56,7 @@ class PageCompressor:
 
     def _compressed_differences(self, plain: memoryview, width: int) -> bytes:
         differences = take(plain, width // WORD, self._differences)
-        return self._compressor.compress(differences)
+        return self._of_differences.compress(differences)
 
 
 def tuple_width(plain: Buffer) -> int:

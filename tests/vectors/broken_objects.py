@@ -143,8 +143,8 @@ class Broken:
         lie("wal-index-stored", "an index with another stored length", rows=lying)
         lying = index_row(stored, len(plain), 0, b"\0\0\1")
         lie("wal-index-reserved", "a reserved byte of the index", rows=lying)
-        lying = index_row(stored, len(plain), 128)
-        lie("wal-codec", "an unknown codec", rows=lying)
+        page = zstandard.compress(bytes(8192))
+        lie("wal-codec", "an unknown codec", [(page, 8192, 128)])
         lie("wal-index-count", "an index of no frames over one", rows=b"")
         bomb = zstandard.compress(bytes(8 << 20), 19)
         lie("wal-bomb", "a frame that claims 8 MiB, not 600 bytes", [(bomb, 600, 1)])
@@ -254,7 +254,13 @@ class Broken:
         cell("frames", 0, "stored", 15, "a frame shorter than its tag")
         cell("frames", 0, "codec", 128, "a frame of an unknown codec")
         cell("packs", 0, "size", 65 << 20, "a pack of more than 64 MiB")
-        cell("packs", 0, "frames", len(good.frames) + 1, "more frames in packs than there are")
+        cell(
+            "packs",
+            0,
+            "frames",
+            len(good.frames) + 1,
+            "more frames in packs than there are",
+        )
         damaged = rows_of(DAMAGED, (len(good.paths), 0))
         changed("damaged", "a damaged page of no file", damaged=damaged)
         kinds = good.files.copy()

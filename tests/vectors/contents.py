@@ -67,9 +67,7 @@ CHANGES: list[tuple[dict[bytes, Changed], tuple[bytes, ...]]] = [
                 ((2 * PAGE, pages("second", 1)), (5 * PAGE, pages("sixth", 1))),
             ),
             SHRUNK: Changed(PAGE, PAGE),
-            INDEX: Changed(
-                FRAME_BYTES, FRAME_BYTES, ((7 * PAGE, pages("split", 1)),)
-            ),
+            INDEX: Changed(FRAME_BYTES, FRAME_BYTES, ((7 * PAGE, pages("split", 1)),)),
             # cut to one page and grown again; two pages were never written
             TRUNCATED: Changed(4 * PAGE, PAGE, ((3 * PAGE, pages("again", 1)),)),
             b"base/1/9998": whole(pages("new file", 2)),

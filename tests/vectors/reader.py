@@ -17,7 +17,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import blake3
-import zstandard
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -27,6 +26,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+from tests.vectors.codecs import Frame, expand
 from tests.vectors.columns import (
     MAX_CODEC,
     MAX_FRAME,
@@ -40,14 +40,7 @@ from tests.vectors.columns import (
 PURPOSES = {"backup": 1, "wal": 2, "dump": 3, "files": 4, "catalog": 5}
 MAX_FRAMES, MAX_OBJECT = 65536, 2 << 30
 MAX_ENTRY, MAX_MANIFEST, MAX_WAL = 1 << 20, 1 << 30, 1 << 30
-PAGE, WORDS = 8192, struct.Struct("<1024Q")
 LABEL = re.compile(r"[0-9]{8}-[0-9]{6}-(full|incr|dump|files)\Z")
-
-
-class Frame(NamedTuple):
-    stored: int
-    plain: int
-    codec: int
 
 
 class Backup(NamedTuple):
@@ -395,33 +388,3 @@ def mark(
             need(entry["record"] >= 0, "number of a record")
         case other:
             raise Refused(f"log entry of type {other}")
-
-
-def expand(name: str, payload: bytes, frame: Frame) -> bytes:
-    """Undo a frame's codec."""
-    if frame.codec == 0:
-        need(len(payload) == frame.plain, f"{name}: length of a frame")
-        return payload
-    try:
-        declared = zstandard.frame_content_size(payload)
-        need(declared == frame.plain, f"{name}: length of a frame")
-        decoder = zstandard.ZstdDecompressor()
-        plain = decoder.decompress(
-            payload, max_output_size=frame.plain, allow_extra_data=False
-        )
-    except zstandard.ZstdError:
-        raise Refused(f"{name}: a frame does not decompress") from None
-    need(len(plain) == frame.plain, f"{name}: length of a frame")
-    if frame.codec == 1:
-        return plain
-    need(len(plain) % PAGE == 0, f"{name}: differences of no whole pages")
-    pages = range(0, len(plain), PAGE)
-    return b"".join(undo(plain[at : at + PAGE], frame.codec) for at in pages)
-
-
-def undo(differences: bytes, width: int) -> bytes:
-    """Return the page that has these differences from `width` words before."""
-    words = list(WORDS.unpack(differences))
-    for place in range(width, len(words)):
-        words[place] = (words[place] + words[place - width]) % (1 << 64)
-    return WORDS.pack(*words)

@@ -17,6 +17,7 @@ import numpy as np
 from drkit.model.page import PAGE
 from drkit.postgres.detection import stretches
 from drkit.postgres.pages import failing
+from drkit.repository.codec import Content
 from drkit.repository.framing import FrameFiller
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ class Framer:
 
     def __init__(self, key: bytes, level: int) -> None:
         self._made: list[FilledFrame] = []
-        self._filler = FrameFiller(key, level, self._made.append, scattered=True)
+        keep = self._made.append
+        self._filler = FrameFiller(key, level, keep, Content.SCATTERED)
 
     def frame(self, pages: Sequence[FilePages], *, verify: bool) -> FilledFrame | None:
         """Return a frame with these pages; None if anything about them is unusual."""
