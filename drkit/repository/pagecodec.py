@@ -20,7 +20,7 @@ _PAGES_LOOKED_AT, _TUPLES_OF_EACH = 16, 8
 _FIRST_POINTER = 7  # in 32-bit words: behind the header and the first line pointer
 _LENGTH_SHIFT = np.uint32(17)  # of a line pointer's `lp_len`
 _TRIED = 8 * PAGE
-_WORTH = 0.9  # of the size; undoing differences takes time as well
+_WORTH = PAGE // 64  # bytes saved of each page: undoing differences takes time as well
 
 
 class PageCompressor:
@@ -50,9 +50,10 @@ class PageCompressor:
         return compress(self._compressor, plain)
 
     def _worth(self, sample: memoryview, width: int) -> bool:
-        """Say whether a few pages come out smaller as differences."""
+        """Say whether a few pages come out enough smaller as differences."""
         differing = len(self._compressed_differences(sample, width))
-        return differing < _WORTH * len(self._compressor.compress(sample))
+        saved = len(self._compressor.compress(sample)) - differing
+        return saved >= _WORTH * len(sample) // PAGE
 
     def _compressed_differences(self, plain: memoryview, width: int) -> bytes:
         differences = take(plain, width // WORD, self._differences)
