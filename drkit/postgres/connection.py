@@ -143,7 +143,7 @@ def send(connection: Connection, statement: str, parameters: tuple[str, ...]) ->
             statement.encode(), [parameter.encode() for parameter in parameters]
         )
         while line.flush():
-            select.select([], [line.socket], [], _POLL)
+            ready(line, select.POLLOUT)
 
 
 def received(connection: Connection) -> str:
@@ -158,7 +158,7 @@ def received(connection: Connection) -> str:
     with translated(connection):
         line = connection.pgconn
         while line.is_busy():
-            if select.select([line.socket], [], [], _POLL)[0]:
+            if ready(line, select.POLLIN):
                 line.consume_input()
         result = line.get_result()
         while line.get_result() is not None:
@@ -166,6 +166,17 @@ def received(connection: Connection) -> str:
         if result is None or result.status != pq.ExecStatus.TUPLES_OK:
             raise _failed(line, result)
         return (result.get_value(0, 0) or b"").decode()
+
+
+def ready(line: PGconn, event: int) -> bool:
+    """Wait a moment for a session's socket; say whether it is ready.
+
+    Args:
+        event: `select.POLLIN` or `POLLOUT`.
+    """
+    poll = select.poll()  # select.select takes no descriptor above 1023
+    poll.register(line.socket, event)
+    return bool(poll.poll(_POLL * 1000))
 
 
 def end(connection: Connection) -> None:

@@ -12,6 +12,7 @@ import psycopg
 from psycopg import pq
 
 from drkit.errors import PostgresRefused, PostgresUnreachable, SourceUnreadable
+from drkit.postgres.connection import ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from drkit.errors import DrkitError
 
-_POLL = 1.0  # seconds between chances for a signal handler to raise
 _IO_ERROR = b"58030"
 _RIGHTS = "drkit's role needs REPLICATION, and pg_hba.conf a line for `replication`"
 _GOING_DOWN = (b"57P", b"08")  # shutdown, crash, terminated; connection exceptions
@@ -127,7 +127,7 @@ class Replies:
 
     def _wait(self) -> None:
         """Wait for bytes without holding up the other threads, or signals for long."""
-        if select.select([self._connection.socket], [], [], _POLL)[0]:
+        if ready(self._connection, select.POLLIN):
             try:
                 self._connection.consume_input()
             except psycopg.Error as error:

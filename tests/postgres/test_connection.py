@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import socket
 import struct
 import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -250,6 +253,22 @@ def test_a_session_that_is_lost_while_it_waits(
             received(connection)
         with pytest.raises(PostgresUnreachable, match="was lost"):
             send(connection, "SELECT ''", ())
+
+
+def test_an_answer_comes_on_a_descriptor_of_any_number(
+    newest_version: int, make_cluster: MakeCluster
+) -> None:
+    cluster = make_cluster(newest_version)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    with ExitStack() as opened:
+        opened.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(1100):  # select.select takes none above 1023
+            opened.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        with connect(cluster.url, None, "check") as connection:
+            assert connection.fileno() > 1023
+            send(connection, "SELECT pg_sleep(0.1) || $1", ("far",))
+            assert received(connection) == "far"
 
 
 def test_the_end_of_a_session_ends_what_it_waits_for(

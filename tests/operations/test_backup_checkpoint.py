@@ -1,0 +1,136 @@
+"""What a backup does while the server makes the checkpoint that it starts from."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.operations.backup_tools import assert_not_in_backup, assert_tidy, site
+from tests.pg import drkit_command
+from tests.protect import NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.operations.scene import Scene
+    from tests.pg import Cluster
+    from tests.protect import Protected
+
+_WAITING = """
+    SELECT pid FROM pg_stat_activity
+    WHERE application_name = 'drkit backup' AND state = 'active'
+        AND query LIKE '%backup_start%' AND wait_event_type IS NOT NULL
+"""
+_CHECKPOINTER = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'"
+_TOLD = """
+import sys
+from drkit.postgres.session import BackupSession
+begin = BackupSession.begin
+
+def told(self, label):
+    print("begun", "numpy" in sys.modules, file=sys.stderr)
+    begin(self, label)
+
+BackupSession.begin = told
+sys.argv[0] = "drkit"
+from drkit.__main__ import main
+main()
+"""
+
+
+@pytest.fixture
+def protected(scene: Scene, newest_version: int) -> Protected:
+    return scene.protect(newest_version)
+
+
+@contextmanager
+def no_checkpoint(cluster: Cluster) -> Iterator[None]:
+    """Let no checkpoint end while the block runs."""
+    checkpointer = cluster.sql(_CHECKPOINTER)
+    os.kill(checkpointer, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(checkpointer, signal.SIGCONT)
+
+
+@contextmanager
+def waiting_backup(protected: Protected) -> Iterator[subprocess.Popen[str]]:
+    """Start a backup; go on once it waits for its checkpoint."""
+    command = drkit_command("backup", NAME, "--policy-dir", protected.home)
+    with subprocess.Popen(
+        command, env={"PATH": os.environ["PATH"]}, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            deadline = time.monotonic() + 30
+            while protected.cluster.sql(_WAITING) is None:
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it(protected: Protected, number: signal.Signals) -> None:
+    """On the server too, though its checkpoint has not ended."""
+    with no_checkpoint(protected.cluster):
+        with waiting_backup(protected) as process:
+            time.sleep(0.5)
+            begun = time.monotonic()
+            process.send_signal(number)
+            _, said = process.communicate(timeout=30)
+            assert time.monotonic() - begun < 10
+        assert process.returncode == 26
+        assert f"stopped by {number.name}" in said
+        assert_not_in_backup(protected.cluster)
+    assert protected.labels() == []
+    assert_tidy(site(protected))
+    protected.backup()
+
+
+def test_a_session_that_ends_before_the_checkpoint(protected: Protected) -> None:
+    with no_checkpoint(protected.cluster), waiting_backup(protected) as process:
+        pid = protected.cluster.sql(_WAITING)
+        protected.cluster.sql(f"SELECT pg_terminate_backend({pid}, 5000)")
+        _, said = process.communicate(timeout=30)
+        assert process.returncode == 17
+        assert "the connection to PostgreSQL was lost" in said
+    assert protected.labels() == []
+    assert_tidy(site(protected))
+    protected.backup()
+
+
+def test_a_checkpoint_that_takes_its_time_is_waited_for(protected: Protected) -> None:
+    with ExitStack() as stack:
+        with no_checkpoint(protected.cluster):
+            process = stack.enter_context(waiting_backup(protected))
+            time.sleep(1)
+            assert process.poll() is None
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert len(protected.labels()) == 1
+
+
+def test_what_is_heavy_is_imported_once_the_server_has_begun(
+    protected: Protected,
+) -> None:
+    """Or the import would come before the checkpoint, not beside it."""
+    arguments = ["backup", NAME, "--policy-dir", str(protected.home)]
+    done = subprocess.run(
+        [sys.executable, "-c", _TOLD, *arguments],
+        env={"PATH": os.environ["PATH"], "HOME": str(protected.home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "begun False" in done.stderr
