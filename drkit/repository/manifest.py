@@ -257,17 +257,20 @@ def _runs_hold(manifest: Manifest) -> bool:
     files, frames, runs = manifest.files, manifest.frames, manifest.runs
     if int(files["runs"].sum()) != len(runs) or (runs["frame"] >= len(frames)).any():
         return False
-    owner = manifest.run_files()
-    ends = runs["position"] + runs["length"]
-    inside = runs["offset"].astype(np.uint64) + runs["length"]
-    same = owner[1:] == owner[:-1]
+    counts = files["runs"]
+    position, length = runs["position"].copy(), runs["length"].astype(np.uint64)
+    ends, inside = position + length, runs["offset"] + length
+    apart = np.empty(len(runs), dtype=bool)
+    apart[1:] = position[1:] >= ends[:-1]
+    with_runs = counts > 0
+    apart[(np.cumsum(counts, dtype=np.int64) - counts)[with_runs]] = True  # each first
     return bool(
-        (runs["length"] > 0).all()
+        (length > 0).all()
         and (inside <= frames["plain"][runs["frame"]]).all()
-        and (runs["position"] <= _MAX_FILE).all()
-        and (ends <= files["size"][owner]).all()
-        and (runs["position"][1:][same] >= ends[:-1][same]).all()
-        and (files["kind"][owner] != FileKind.DIRECTORY).all()
+        and (position <= _MAX_FILE).all()
+        and (ends <= np.repeat(files["size"], counts)).all()
+        and apart.all()
+        and not (files["kind"][with_runs] == FileKind.DIRECTORY).any()
     )
 
 
