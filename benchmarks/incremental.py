@@ -207,6 +207,31 @@ def table(samples: Sequence[Measured]) -> str:
     return "\n".join(lines)
 
 
+def round_ratios(samples: Sequence[Measured]) -> str:
+    """Say what the incrementals took against pgBackRest's, in all and by themselves.
+
+    By itself is what is beyond the server's own start and stop in the same round.
+    """
+
+    def each(phase: str, tool: str) -> list[float]:
+        return [
+            one.seconds for one in samples if (one.phase, one.tool) == (phase, tool)
+        ]
+
+    def beyond(phase: str, server: str) -> float:
+        pairs = zip(each(phase, Drkit.name), each(server, "postgresql"), strict=True)
+        return statistics.median(mine - servers for mine, servers in pairs)
+
+    own, idle = beyond("changed", "server"), beyond("idle", "idle server")
+    said = f"beyond the server: {own:.2f} s, when nothing has changed {idle:.2f} s"
+    theirs = each("changed", PgBackRest.name)
+    if not theirs:
+        return said
+    whole = statistics.median(each("changed", Drkit.name))
+    peer = statistics.median(theirs)
+    return f"{said}; of pgBackRest's time {whole / peer:.2f}, {own / peer:.3f} beyond"
+
+
 def chain_ratio(samples: Sequence[Measured]) -> str:
     """Say how long a restore behind the chain takes, the full backup's being 1."""
 
@@ -242,6 +267,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     title = f"WAL summaries {'on' if options.summaries else 'off'}"
     frame.show(benchmark, title, table(benchmark.samples))
+    if options.rounds:
+        print(f"\n{round_ratios(benchmark.samples)}")
     if options.chain:
         print(f"\n{chain_ratio(benchmark.samples)}")
     frame.write_samples(options.json, benchmark.samples)
