@@ -46,7 +46,8 @@ def begin(cluster: Cluster) -> Lsn:
     """Start and stop a backup; return where it started."""
     with connect(cluster.url, None, "backup") as connection:
         session = BackupSession(connection)
-        start = session.start("test")
+        session.begin("test")
+        start = session.start()
         session.stop()
     return start
 
