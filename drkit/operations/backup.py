@@ -47,10 +47,11 @@ def take_backup(
         _abandoned_on_failure(repository, attempt, progress),
     ):
         progress.phase("start")
+        source.begin(f"drkit {_label(repository, wanted)}")
+        # The server makes a checkpoint. Meanwhile there is time for what only has to be
+        # done before the backup's end, and for importing what the rest takes.
         if options.heartbeat is not None:
             options.heartbeat(progress)
-        source.begin(f"drkit {_label(repository, wanted)}")
-        # The server makes a checkpoint; meanwhile what the rest takes is imported.
         from drkit.operations.storing import store_backup  # noqa: PLC0415
 
         return store_backup(

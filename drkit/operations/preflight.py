@@ -12,7 +12,8 @@ from drkit.model.duration import format_duration
 from drkit.model.finding import Finding, failed, ok, skipped, warning
 from drkit.model.fingerprint import Mode
 from drkit.model.wal import WalFileName, segment_at
-from drkit.operations.heartbeat import allowed_age, read_beat
+from drkit.operations.heartbeat import read_beat
+from drkit.operations.rpo import allowed_age
 from drkit.postgres.control import read_control
 from drkit.postgres.fingerprint_rights import missing_grants
 from drkit.postgres.needed import Need, needed_settings

@@ -32,9 +32,10 @@ from drkit.model.manifest import CONTROL_FILE
 from drkit.model.recovery import TargetKind
 from drkit.model.verification import CheckName
 from drkit.operations.forecasting import outlook_of_plan
-from drkit.operations.heartbeat import check_beat, measure_rpo, read_beat
+from drkit.operations.heartbeat import read_beat
 from drkit.operations.limited import Limited
 from drkit.operations.proving.checks import Subject, prove
+from drkit.operations.rpo import check_beat, measure_rpo
 from drkit.operations.scratch.instance import scratch_instance, sweep_left_overs
 from drkit.operations.stage import Stage
 from drkit.operations.stopwatch import UNTIL_READY

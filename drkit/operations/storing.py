@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from drkit import __version__, workers
@@ -85,13 +85,13 @@ def store_backup(
     copy = Copy(attempt.label, present.server, end, seconds)
     with fingerprinting(options.fingerprint, copy, repository.clock) as attempted:
         packed = _close(writers)
+        manifest = _manifest(repository, attempt, copy, options, copied, packed)
         _wait_for_wal(repository, attempt, copy, options, progress)
         fingerprint = _fingerprint(
             repository, attempt, copy, options, attempted, progress
         )
     progress.phase("commit")
-    head = _head(repository, attempt, copy, options, copied, fingerprint)
-    summary = _commit(repository, attempt, head, copied, packed)
+    summary = _commit(repository, attempt, _with(manifest, fingerprint), copied)
     label = attempt.parent.label if attempt.parent else None
     return Taken(summary, label, attempt.reason, fingerprint)
 
@@ -249,17 +249,17 @@ def _fingerprint(
     )
 
 
-def _head(
+def _manifest(
     repository: Repository,
     attempt: _Attempt,
     copy: Copy,
     options: BackupOptions,
     copied: Copied,
-    fingerprint: FingerprintTaken | None,
-) -> ManifestHead:
+    packed: Packed,
+) -> Manifest:
+    """Lay out all of the manifest but the fingerprint, while WAL is archived."""
     end = copy.end
-    warnings = fingerprint.warnings if fingerprint else ()
-    return ManifestHead(
+    head = ManifestHead(
         drkit_version=__version__,
         cluster=repository.layout.cluster,
         label=attempt.label,
@@ -274,9 +274,21 @@ def _head(
         backup_label=end.backup_label.decode(errors="surrogateescape"),
         tablespace_map=end.tablespace_map.decode(errors="surrogateescape"),
         tablespaces=tuple(copied.tablespaces),
-        warnings=(*copied.warnings, *warnings),
-        fingerprint=fingerprint.reference if fingerprint else None,
+        warnings=tuple(copied.warnings),
     )
+    below = attempt.parent.content.chain if attempt.parent else None
+    return make_manifest(head, copied, packed, below)
+
+
+def _with(manifest: Manifest, fingerprint: FingerprintTaken | None) -> Manifest:
+    if fingerprint is None:
+        return manifest
+    head = replace(
+        manifest.head,
+        warnings=(*manifest.head.warnings, *fingerprint.warnings),
+        fingerprint=fingerprint.reference,
+    )
+    return replace(manifest, head=head)
 
 
 def _parent_ref(parent: Parent | None) -> ParentRef | None:
@@ -288,12 +300,9 @@ def _parent_ref(parent: Parent | None) -> ParentRef | None:
 def _commit(
     repository: Repository,
     attempt: _Attempt,
-    head: ManifestHead,
+    manifest: Manifest,
     copied: Copied,
-    packed: Packed,
 ) -> BackupSummary:
-    below = attempt.parent.content.chain if attempt.parent else None
-    manifest = make_manifest(head, copied, packed, below)
     name = repository.layout.manifest(attempt.label, attempt.attempt)
     reference = write_manifest(repository, name, manifest, attempt.manifest_key)
     summary = _summary(manifest, reference, copied)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from drkit.protocols import Progress
     from drkit.repository.repository import Repository
 
-_FIRST_PAUSE, _LAST_PAUSE = 0.01, 2.0
+_FIRST_PAUSE, _LAST_PAUSE = 0.005, 2.0
 _PAUSE_SHARE = 0.1  # of what was waited so far: archiving takes 0.1 s or a minute
 _TELL_AFTER = 10.0  # seconds
 _TELL_OF_PRIMARY_AFTER = 2.0

@@ -16,13 +16,8 @@ from drkit.model.evidence import CheckState
 from drkit.model.finding import State
 from drkit.model.lsn import Lsn
 from drkit.operations.check import check
-from drkit.operations.heartbeat import (
-    allowed_age,
-    beat_before_backup,
-    check_beat,
-    measure_rpo,
-    read_beat,
-)
+from drkit.operations.heartbeat import beat_before_backup, read_beat
+from drkit.operations.rpo import allowed_age, check_beat, measure_rpo
 from drkit.postgres.connection import connect
 from drkit.postgres.heartbeat import Beat
 from drkit.sites.check import check_subject
