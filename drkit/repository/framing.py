@@ -19,6 +19,8 @@ from drkit.repository.pagecodec import PageCompressor
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import numpy.typing as npt
+
     from drkit.model.manifest import Rows
     from drkit.protocols import Buffer
 
@@ -156,9 +158,14 @@ class FrameFiller:
 
 def _check(payload: Buffer, codec: int, plain: memoryview) -> None:
     """Decompress a sample of what goes up: bad memory shows now, not later."""
-    # bytes compare at memory speed; a memoryview compares element by element
-    if decompress("", bytes(payload), len(plain), codec) != bytes(plain):
+    # numpy compares at memory speed; a memoryview compares element by element
+    restored = decompress("", bytes(payload), len(plain), codec)
+    if not np.array_equal(_as_numbers(restored), _as_numbers(plain)):
         raise Corrupt(
             "compressing a frame lost its content",
             hint="this machine computes wrongly; check its memory",
         )
+
+
+def _as_numbers(data: Buffer) -> npt.NDArray[np.unsignedinteger]:
+    return np.frombuffer(data, dtype=np.uint64 if len(data) % 8 == 0 else np.uint8)

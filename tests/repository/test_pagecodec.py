@@ -170,6 +170,17 @@ def test_a_frame_is_nothing_of_the_one_before(plains: list[bytes]) -> None:
         assert (bytes(payload), codec) == compressed(plain)
 
 
+def test_a_trial_stands_for_eight_frames_of_a_width() -> None:
+    """Each of them comes back all the same, whatever the frames behind it are."""
+    hard = beginning_like_an_index(20)
+    used, codecs = PageCompressor(3), []
+    for plain in (hard, *[INDEX] * 8, *[hard] * 7, INDEX):
+        payload, codec = used.compress(memoryview(plain))
+        assert bytes(decompress(NAME, bytes(payload), len(plain), codec)) == plain
+        codecs.append(codec)
+    assert codecs == [0, *[1] * 7, 2, *[0] * 7, 2]
+
+
 def test_small_frames_behind_a_full_one() -> None:
     used = PageCompressor(3)
     used.compress(memoryview(heap_pages(FRAME_PAGES, 72)))
