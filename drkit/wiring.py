@@ -256,11 +256,11 @@ def fingerprint_wanted(policy: Policy, secrets: Secrets) -> FingerprintWanted | 
 
 
 def heartbeat_writer(policy: Policy, secrets: Secrets) -> Callable[[Progress], None]:
-    """Return what writes a heartbeat before a backup."""
-    from drkit.operations.heartbeat import beat_before_backup
+    """Return what writes a heartbeat for a backup."""
+    from drkit.operations.heartbeat import beat_for_backup
 
     def write(progress: Progress) -> None:
-        beat_before_backup(
+        beat_for_backup(
             lambda: heartbeat_connection(policy, secrets), host_name(), progress
         )
 

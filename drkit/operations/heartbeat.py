@@ -59,7 +59,7 @@ def read_beat(connection: Connection) -> Beat | None:
     return heartbeat.read(connection)
 
 
-def beat_before_backup(
+def beat_for_backup(
     connect: Callable[[], Connection], host: str, progress: Progress
 ) -> None:
     """Write a heartbeat where there is a table for it, so that each backup holds one.
@@ -74,6 +74,6 @@ def beat_before_backup(
                 heartbeat.write(connection, host)
     except DrkitError as error:
         progress.warning(
-            f"no heartbeat was written before the backup: {error.message}",
+            f"no heartbeat was written for the backup: {error.message}",
             hint=error.hint,
         )

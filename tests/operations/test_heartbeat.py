@@ -16,7 +16,7 @@ from drkit.model.evidence import CheckState
 from drkit.model.finding import State
 from drkit.model.lsn import Lsn
 from drkit.operations.check import check
-from drkit.operations.heartbeat import beat_before_backup, read_beat
+from drkit.operations.heartbeat import beat_for_backup, read_beat
 from drkit.operations.rpo import allowed_age, check_beat, measure_rpo
 from drkit.postgres.connection import connect
 from drkit.postgres.heartbeat import Beat
@@ -231,7 +231,7 @@ def test_a_backup_goes_on_without_it(protected: Protected) -> None:
     protected.cluster.rows("ALTER TABLE drkit.heartbeat DROP COLUMN nonce")
     said = drkit(protected, "backup", NAME, "--output", "json")
     assert said.code == 0, said.err
-    assert "no heartbeat was written before the backup" in said.err
+    assert "no heartbeat was written for the backup" in said.err
 
 
 def test_check_tells_absent_fresh_and_stale_ones(protected: Protected) -> None:
@@ -270,9 +270,7 @@ def test_a_standby_can_be_read_from_only(scene: Scene) -> None:
     assert newest(pair.standby) == newest(pair.primary)
     assert finding(pair.protected)[0] is State.OK
     listener = Listener()
-    beat_before_backup(
-        lambda: connect(pair.standby.url, None, "test"), "host-a", listener
-    )
+    beat_for_backup(lambda: connect(pair.standby.url, None, "test"), "host-a", listener)
     assert listener.warnings == []
     pair.standby.stop()
     pair.primary.stop()
