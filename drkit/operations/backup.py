@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from drkit.errors import DrkitError
 from drkit.model.label import new_label
 from drkit.operations.attempts import abandon, abandon_dead, leased, sweep_attempt
+from drkit.operations.backup_options import Begun
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +48,9 @@ def take_backup(
         _abandoned_on_failure(repository, attempt, progress),
     ):
         progress.phase("start")
-        source.begin(f"drkit {_label(repository, wanted)}")
+        begun = Begun(attempt, repository.clock.now())
+        last = repository.log.state.last_label
+        source.begin(f"drkit {new_label(begun.at, wanted.kind, last)}")
         # The server makes a checkpoint. Meanwhile there is time for what only has to be
         # done before the backup's end, and for importing what the rest takes.
         if options.heartbeat is not None:
@@ -55,14 +58,8 @@ def take_backup(
         from drkit.operations.storing import store_backup  # noqa: PLC0415
 
         return store_backup(
-            repository, present, source, attempt, wanted, options, progress
+            repository, present, source, begun, wanted, options, progress
         )
-
-
-def _label(repository: Repository, wanted: Due) -> str:
-    """Return what the server calls the backup: the label that it will likely have."""
-    last = repository.log.state.last_label
-    return new_label(repository.clock.now(), wanted.kind, last)
 
 
 @contextmanager

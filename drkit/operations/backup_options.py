@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from datetime import timedelta
+    from datetime import datetime, timedelta
 
     from drkit.model.backup import BackupSummary
     from drkit.operations.fingerprints.of_backup import (
@@ -42,6 +42,18 @@ class BackupOptions:
     fingerprint: FingerprintWanted | None = None
     heartbeat: Callable[[Progress], None] | None = None
     framers: Sequence[ProcessFramer] = ()
+
+
+class Begun(NamedTuple):
+    """A backup that was begun on the server.
+
+    Attributes:
+        attempt: its id.
+        at: when, by this host's clock.
+    """
+
+    attempt: str
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from drkit.model.head import WalPosition
     from drkit.model.log import Entry, LogState
     from drkit.model.manifest import Manifest
-    from drkit.operations.backup_options import BackupOptions
+    from drkit.operations.backup_options import BackupOptions, Begun
     from drkit.operations.fingerprints.attempt import Attempted
     from drkit.operations.fingerprints.of_backup import FingerprintTaken
     from drkit.operations.framers.process import ProcessFramer
@@ -63,7 +63,7 @@ def store_backup(
     repository: Repository,
     present: Present,
     source: BaseBackupSource,
-    attempt_id: str,
+    begun: Begun,
     wanted: Due,
     options: BackupOptions,
     progress: Progress,
@@ -76,12 +76,12 @@ def store_backup(
     parent = None
     if wanted.kind is BackupKind.INCREMENTAL:
         parent = choose_parent(repository, present)
-    attempt = _begin(repository, source, attempt_id, parent, wanted, progress)
+    attempt = _begin(repository, source, begun, parent, wanted, progress)
     for key in (attempt.data_key, attempt.manifest_key):
         repository.keyring.store(key)
-    begun = repository.clock.monotonic()
+    before = repository.clock.monotonic()
     copied, writers, end = _copy(repository, source, attempt, options, progress)
-    seconds = repository.clock.monotonic() - begun
+    seconds = repository.clock.monotonic() - before
     copy = Copy(attempt.label, present.server, end, seconds)
     with fingerprinting(options.fingerprint, copy, repository.clock) as attempted:
         packed = _close(writers)
@@ -99,7 +99,7 @@ def store_backup(
 def _begin(
     repository: Repository,
     source: BaseBackupSource,
-    attempt: str,
+    begun: Begun,
     parent: Parent | str | None,
     wanted: Due,
     progress: Progress,
@@ -108,7 +108,6 @@ def _begin(
     reason = wanted.reason
     if isinstance(parent, str):
         reason, parent = parent, None
-    now = repository.clock.now()
     started = source.start(parent.content if parent else None)
     if started.refusal is not None:
         reason, parent = started.refusal, None
@@ -119,9 +118,9 @@ def _begin(
 
     def decide(state: LogState) -> Entry:
         _refuse_expired_wal(state, start)
-        label = new_label(now, kind, state.last_label)
+        label = new_label(begun.at, kind, state.last_label)
         above = parent.label if parent else None
-        return Begin(attempt, label, kind, above, start.lsn, start.timeline, keys)
+        return Begin(begun.attempt, label, kind, above, start.lsn, start.timeline, keys)
 
     begin = repository.log.append(decide).entry
     if not isinstance(begin, Begin):
@@ -134,7 +133,7 @@ def _begin(
         "backup begun", label=begin.label, start_lsn=str(start.lsn), parent=begin.parent
     )
     return _Attempt(
-        attempt, begin.label, kind, start, parent, reason, data_key, manifest_key
+        begun.attempt, begin.label, kind, start, parent, reason, data_key, manifest_key
     )
 
 

@@ -50,10 +50,10 @@ class LocalSource:
         """Wait for pg_backup_start, and find out what changed since the parent."""
         from drkit.postgres.local_copy import changed_since  # noqa: PLC0415
 
-        lsn = self._session.start()
-        timeline = self._session.timeline
-        start = WalPosition(lsn, timeline, read_time(self._connection))
-        self._start = start
+        lsn, session = self._session.start(), self._session
+        if session.time is None:
+            raise ValueError("start before begin")
+        self._start = start = WalPosition(lsn, session.timeline, session.time)
         if parent is None:
             return Started(start)
         found = changed_since(

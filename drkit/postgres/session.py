@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 import psycopg
@@ -22,8 +23,12 @@ _STOP = """
 """
 
 # A backup starts from the last checkpoint, on a standby the last restartpoint. The
-# timeline of that one may be older than what the standby replays by now.
-_CHECKPOINT_TIMELINE = "SELECT timeline_id FROM pg_control_checkpoint()"
+# timeline of that one may be older than what the standby replays by now. All is asked
+# for at once, since the answer is fetched later.
+_START = """
+    SELECT concat_ws(' ', lsn, (SELECT timeline_id FROM pg_control_checkpoint()),
+        to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'))
+"""
 _LABEL_TIMELINE = re.compile(rb"^START TIMELINE: (\d+)$", re.MULTILINE)
 
 
@@ -42,11 +47,13 @@ class BackupSession:
 
     Attributes:
         timeline: the one that the backup started on; 0 before.
+        time: of the start by the server's clock, in UTC; None before.
     """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.timeline = 0
+        self.time: datetime | None = None
 
     def begin(self, label: str) -> None:
         """Ask for the backup, with a checkpoint at once; `start` waits for it.
@@ -57,11 +64,10 @@ class BackupSession:
         Raises:
             PostgresUnreachable: the connection was lost.
         """
+        function = "pg_backup_start($1, true)"
         if self._old_functions:
-            statement = "SELECT pg_start_backup($1, true, false)::text"
-        else:
-            statement = "SELECT pg_backup_start($1, true)::text"
-        send(self._connection, statement, (label,))
+            function = "pg_start_backup($1, true, false)"
+        send(self._connection, f"{_START} FROM {function} AS lsn", (label,))
 
     def start(self) -> Lsn:
         """Return the start LSN of the backup that was begun.
@@ -71,10 +77,11 @@ class BackupSession:
                 has not come to a checkpoint of its new timeline yet.
             PostgresUnreachable: the connection was lost.
         """
-        lsn = Lsn.parse(received(self._connection))
-        self.timeline = query(self._connection, _CHECKPOINT_TIMELINE)[0][0]
+        lsn, timeline, time = received(self._connection).split()
+        self.timeline = int(timeline)
+        self.time = datetime.fromisoformat(f"{time}+00:00")
         self._refuse_other_timeline()
-        return lsn
+        return Lsn.parse(lsn)
 
     def stop(self) -> BackupStop:
         """End the backup; does not wait for WAL to be archived.

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -167,6 +168,20 @@ def test_backup_session_gives_what_the_server_would_write(
     assert stop.lsn > start
     oid = cluster.sql("SELECT oid FROM pg_tablespace WHERE spcname = 'ts'")
     assert stop.tablespace_map == f"{oid} {directory}\n".encode()
+
+
+def test_a_start_is_told_as_it_was_when_the_server_began(
+    pg_version: int, make_cluster: MakeCluster
+) -> None:
+    """However late the answer is fetched."""
+    cluster = make_cluster(pg_version)
+    with connect(cluster.url, None, "backup") as connection:
+        session = begin(connection, "early")
+        time.sleep(1)
+        later = cluster.sql("SELECT clock_timestamp()")
+        session.start()
+    assert session.time is not None
+    assert later - session.time > timedelta(seconds=0.3)
 
 
 def test_labels_in_the_servers_own_encoding(
