@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,13 +24,6 @@ _STANDS_FOR = 8  # frames of the same width
 _WORTH = PAGE // 64  # bytes saved of each page: undoing differences takes time as well
 
 
-class _Verdict(NamedTuple):
-    """Whether differences pay, and for how many more frames that stands."""
-
-    worth: bool
-    frames: int
-
-
 class PageCompressor:
     """Compresses frames for one thread; what it returns is good until the next one.
 
@@ -43,7 +36,7 @@ class PageCompressor:
         self._compressor = compressor(level, content)
         self._of_differences = compressor(level, Content.DIFFERENCES)
         self._differences = np.empty(FRAME_BYTES // WORD, dtype="<u8")
-        self._verdicts: dict[int, _Verdict] = {}
+        self._paid: dict[int, int] = {}  # by width, for how many more frames
 
     def compress(self, plain: memoryview) -> tuple[Buffer, int]:
         """Return a frame's payload and its codec.
@@ -59,16 +52,16 @@ class PageCompressor:
         return compress(self._compressor, plain)
 
     def _is_worth(self, plain: memoryview, width: int) -> bool:
-        """Say whether differences pay; one trial stands for the frames behind it.
+        """Say whether differences pay; where they do, that stands for a few frames.
 
         Those are mostly of the same relation, and a trial takes an eighth of the time
-        that compressing does.
+        that compressing does. What does not pay in one relation may in the next.
         """
-        verdict = self._verdicts.get(width)
-        if verdict is None or not verdict.frames:
-            verdict = _Verdict(self._worth(plain[:_TRIED], width), _STANDS_FOR)
-        self._verdicts[width] = verdict._replace(frames=verdict.frames - 1)
-        return verdict.worth
+        left = self._paid.get(width, 0)
+        if not left and self._worth(plain[:_TRIED], width):
+            left = _STANDS_FOR
+        self._paid[width] = max(left - 1, 0)
+        return left > 0
 
     def _worth(self, sample: memoryview, width: int) -> bool:
         """Say whether a few pages come out enough smaller as differences."""
