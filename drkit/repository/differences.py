@@ -3,8 +3,9 @@
 Index tuples, and rows of columns of fixed length, are all of one width in most
 relations. From one to the next only some bytes differ, and by little: keys and block
 numbers ascend. So each 64-bit word of a page, but the first few, is replaced by what it
-is more than the word one width before it. Long stretches of those are the same, and
-zstd makes a tenth of what it makes of the pages, in a fifth of the time.
+is more than the word one width before it. Long stretches of those are the same, which
+zstd makes small, and fast: of ascending numbers' indexes a fifteenth of what it makes
+of the pages, in a third of the time with what is done here.
 
 The layout is in docs/repository-format.md, "Sealed objects". Such filters are old:
 `delta` of XZ Utils (`lzma_options_delta`) does this by bytes.

@@ -88,6 +88,6 @@ def tuple_width(plain: Buffer) -> int:
     pointers = looked_at[:, _FIRST_POINTER : _FIRST_POINTER + _TUPLES_OF_EACH]
     lengths = pointers.reshape(-1) >> _LENGTH_SHIFT
     counts = np.bincount((lengths + (WORD - 1)) // WORD)
-    widest = int(counts.argmax())
-    usual = 2 * counts[widest] > len(lengths)
-    return widest * WORD if usual and _LEAST <= widest * WORD <= _MOST else 0
+    commonest = int(counts.argmax())
+    width, usual = commonest * WORD, 2 * counts[commonest] > len(lengths)
+    return width if usual and _LEAST <= width <= _MOST else 0
