@@ -62,6 +62,7 @@ def test_what_a_killed_run_leaves_is_found_and_removed(
 ) -> None:
     directory = scene.directory()
     account = plain.account if who == "the server's user" else current_account()
+    shared_before = shared_memory()
     identity = drop_to(account, reach=(sys.executable, __file__))
     child = subprocess.Popen(
         [
@@ -85,10 +86,19 @@ def test_what_a_killed_run_leaves_is_found_and_removed(
     while server_processes_below(place):
         assert time.monotonic() < deadline, "the server outlived its run"
         time.sleep(0.02)
-    shared = Path("/proc/sysvipc/shm").read_text().splitlines()[1:]
-    assert pid not in {line.split()[4] for line in shared}  # the creators'
+    assert pid not in {creator for _, creator in shared_memory() - shared_before}
     assert sweep_as(account, directory) == [f"{place} {child.pid}"]
     assert os.listdir(directory) == []
+
+
+def shared_memory() -> set[tuple[str, str]]:
+    """List the machine's System V segments, each with the pid of its creator.
+
+    Servers that were killed before have left some, and pids come again: only what
+    is new tells of this test's server.
+    """
+    lines = Path("/proc/sysvipc/shm").read_text().splitlines()[1:]
+    return {(line.split()[1], line.split()[4]) for line in lines}
 
 
 SWEEP = """
