@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from drkit.errors import DrkitError
 from drkit.postgres import process
-from drkit.postgres.connection import connect, query
+from drkit.postgres.connection import connect
 from drkit.postgres.server import ClusterOptions, ThrowawayServer
 
 if TYPE_CHECKING:
@@ -153,9 +153,9 @@ class Cluster:
         arguments = ("-i", "-q", f"--scale={scale}", server.url)
         server.run_tool("pgbench", *arguments, timeout=None)
         with session(server) as connection:
-            query(connection, "CHECKPOINT")
+            connection.query("CHECKPOINT")
             _add_documents(connection, size - self.measured_bytes()[0])
-            query(connection, "CHECKPOINT")
+            connection.query("CHECKPOINT")
 
     def _write_wal(self, server: ThrowawayServer, count: int) -> None:
         """Set filled segments aside, as `pgbench -N` writes them after checkpoints."""
@@ -164,7 +164,7 @@ class Cluster:
             while _next_segment(connection) - first <= count:
                 arguments = ("-n", "-N", "-c2", "-t1000", server.url)
                 server.run_tool("pgbench", *arguments)
-                query(connection, "CHECKPOINT")
+                connection.query("CHECKPOINT")
         written = sorted(
             entry.name
             for entry in os.scandir(f"{self.data_directory}/pg_wal")
@@ -181,21 +181,19 @@ def _add_documents(connection: Connection, size: int) -> None:
     """Fill a table with JSON documents until it takes about `size` bytes."""
     if size <= 0:
         return
-    query(connection, "BEGIN")
-    query(
-        connection, "CREATE TABLE public.documents (id bigint PRIMARY KEY, doc jsonb)"
-    )
-    query(connection, _DOCUMENTS.format(first=1, last=_PROBE_ROWS))
-    taken = query(connection, "SELECT pg_relation_size('public.documents')")[0][0]
+    connection.query("BEGIN")
+    connection.query("CREATE TABLE public.documents (id bigint PRIMARY KEY, doc jsonb)")
+    connection.query(_DOCUMENTS.format(first=1, last=_PROBE_ROWS))
+    taken = connection.query("SELECT pg_relation_size('public.documents')")[0][0]
     index = 24  # bytes a row in the primary key, which is no larger while so small
     rows = int(size / (taken / _PROBE_ROWS + index))
-    query(connection, _DOCUMENTS.format(first=_PROBE_ROWS + 1, last=rows))
-    query(connection, "COMMIT")
+    connection.query(_DOCUMENTS.format(first=_PROBE_ROWS + 1, last=rows))
+    connection.query("COMMIT")
 
 
 def _next_segment(connection: Connection) -> int:
     """Return the number, in its 4 GB, of the segment after the one written to."""
-    name = query(connection, "SELECT pg_walfile_name(pg_current_wal_lsn())")[0][0]
+    name = connection.query("SELECT pg_walfile_name(pg_current_wal_lsn())")[0][0]
     return int(name[16:], 16) + 1
 
 
@@ -211,7 +209,7 @@ def archive_with(server: ThrowawayServer, command: str) -> None:
         DrkitError: the old command does not get its work done.
     """
     with session(server) as connection:
-        query(connection, "SELECT pg_switch_wal()")
+        connection.query("SELECT pg_switch_wal()")
     directory = f"{server.data_directory}/pg_wal/archive_status"
     deadline = time.monotonic() + _ARCHIVED_WITHIN
     while any(name.endswith(".ready") for name in os.listdir(directory)):
@@ -220,8 +218,8 @@ def archive_with(server: ThrowawayServer, command: str) -> None:
         time.sleep(0.05)
     quoted = command.replace("'", "''")
     with session(server) as connection:
-        query(connection, f"ALTER SYSTEM SET archive_command = '{quoted}'")
-        query(connection, "SELECT pg_reload_conf()")
+        connection.query(f"ALTER SYSTEM SET archive_command = '{quoted}'")
+        connection.query("SELECT pg_reload_conf()")
 
 
 def make_directory(path: str, account: Account) -> None:

@@ -34,7 +34,6 @@ import drkit
 from drkit.errors import DrkitError
 from drkit.postgres import process
 from drkit.postgres.binaries import ServerBinaries
-from drkit.postgres.connection import query
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -172,7 +171,7 @@ def _run(options: argparse.Namespace, work: str, account: Account) -> Results:
     with cluster.server(binaries) as server:
         server.start()
         with session(server) as connection:
-            query(connection, "CHECKPOINT")
+            connection.query("CHECKPOINT")
         site = Site(work, server, identity, options.jobs, options.level)
         tools = choose_tools(site, options.tools)
         size, files = cluster.measured_bytes()

@@ -20,7 +20,6 @@ from measuring import measure
 from peers import Drkit
 
 from drkit.errors import DrkitError
-from drkit.postgres.connection import query
 
 if TYPE_CHECKING:
     import argparse
@@ -62,7 +61,7 @@ class Benchmark(OneCluster):
         with self.served(settings) as self.site:
             with session(self.site.server) as connection:
                 self._add_tables(connection)
-                query(connection, "CHECKPOINT")
+                connection.query("CHECKPOINT")
             self._back_up("warm-up", "off")
             for number in range(self.options.rounds):
                 self._round(number)
@@ -70,8 +69,7 @@ class Benchmark(OneCluster):
     def _add_tables(self, connection: Any) -> None:
         """Add small tables, of which an empty cluster of the same size has none."""
         for number in range(self.options.tables):
-            query(
-                connection,
+            connection.query(
                 f"CREATE TABLE IF NOT EXISTS public.small_{number} AS "
                 "SELECT n, md5(n::text) FROM generate_series(1, 100) AS n",
             )

@@ -29,7 +29,7 @@ from peers import Drkit, PgBackRest
 from selection import find_pgbackrest
 
 from drkit.errors import DrkitError
-from drkit.postgres.connection import connect, query
+from drkit.postgres.connection import connect
 from drkit.postgres.session import BackupSession
 
 if TYPE_CHECKING:
@@ -115,8 +115,8 @@ class Benchmark(OneCluster):
         """Write everything out, and let the archiver and the summarizer catch up."""
         server = self.site.server
         with session(server) as connection:
-            query(connection, "CHECKPOINT")
-            query(connection, "SELECT pg_switch_wal()")
+            connection.query("CHECKPOINT")
+            connection.query("SELECT pg_switch_wal()")
         status = f"{server.data_directory}/pg_wal/archive_status"
         deadline = time.monotonic() + _SUMMARIZER_WITHIN
         while any(name.endswith(".ready") for name in os.listdir(status)):

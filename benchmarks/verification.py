@@ -21,7 +21,6 @@ from frame import OneCluster, say
 from measuring import measure
 from peers import Drkit
 
-from drkit.postgres.connection import query
 from drkit.postgres.server import ThrowawayServer
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ class Benchmark(OneCluster):
             archive_with(site.server, site.archive_command(self.tool.prepare()))
             site.run(*self.tool.backup())
             with session(site.server) as connection:
-                query(connection, "SELECT pg_switch_wal()")
+                connection.query("SELECT pg_switch_wal()")
         for number in range(self.options.rounds):
             frame.warn_if_busy()
             turn = (self._together, self._alone)

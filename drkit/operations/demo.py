@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from drkit.errors import Corrupt, DrkitError
 from drkit.postgres.binaries import ServerBinaries
-from drkit.postgres.connection import connect, query
+from drkit.postgres.connection import connect
 from drkit.postgres.server import ClusterOptions, ThrowawayServer
 
 if TYPE_CHECKING:
@@ -206,8 +206,8 @@ def _initialise(demo: Demo, server: ThrowawayServer) -> None:
     statement = "ALTER SYSTEM SET archive_command = '…'"
     with demo.step("switch archiving on", statement), _session(server) as connection:
         value = made["archive_command"].replace("'", "''")
-        query(connection, f"ALTER SYSTEM SET archive_command = '{value}'")
-        query(connection, "SELECT pg_reload_conf()")
+        connection.query(f"ALTER SYSTEM SET archive_command = '{value}'")
+        connection.query("SELECT pg_reload_conf()")
     demo.run("a row that says how old data is", "heartbeat", NAME, "--create")
 
 
@@ -227,19 +227,19 @@ def _go_wrong(demo: Demo, server: ThrowawayServer) -> None:
     demo.run("the timer writes it again", "heartbeat", NAME)
     title = "a bad day: DELETE FROM payments, committed"
     with demo.step(title) as told, _session(server) as connection:
-        moment: datetime = query(connection, "SELECT clock_timestamp()")[0][0]
+        moment: datetime = connection.query("SELECT clock_timestamp()")[0][0]
         time.sleep(0.1)
-        query(connection, "DELETE FROM public.payments")
+        connection.query("DELETE FROM public.payments")
         demo.report.moment = moment.isoformat(sep=" ")
         told.append(f"the last good moment was {demo.report.moment}")
         _wait_for_archive(connection)
 
 
 def _wait_for_archive(connection: Connection) -> None:
-    last = query(connection, "SELECT pg_walfile_name(pg_switch_wal())")[0][0]
+    last = connection.query("SELECT pg_walfile_name(pg_switch_wal())")[0][0]
     deadline = time.monotonic() + _ARCHIVED_WITHIN
     archived = "SELECT coalesce(last_archived_wal, '') >= %s FROM pg_stat_archiver"
-    while not query(connection, archived, (last,))[0][0]:
+    while not connection.query(archived, (last,))[0][0]:
         if time.monotonic() > deadline:
             raise DrkitError(
                 f"the demo's server did not archive {last} within "
@@ -293,10 +293,10 @@ def _prove(demo: Demo, server: ThrowawayServer, written: list[Row]) -> None:
     """Compare every row with what was acknowledged, and write once more."""
     with demo.step("compare what came back with what was written") as told:
         with contextlib.closing(connect(server.url, None, NAME)) as connection:
-            found = query(
-                connection, "SELECT id, account, amount::bigint FROM public.payments"
+            found = connection.query(
+                "SELECT id, account, amount::bigint FROM public.payments"
             )
-            query(connection, "INSERT INTO public.payments VALUES (0, 'after', 1)")
+            connection.query("INSERT INTO public.payments VALUES (0, 'after', 1)")
         restored = {Row(*row) for row in found}
         demo.report.written, demo.report.restored = len(written), len(restored)
         lost = set(written) - restored
@@ -327,7 +327,7 @@ class _Writer:
 
     def start(self) -> None:
         """Make the table and begin to write."""
-        query(self._connection, _TABLE)
+        self._connection.query(_TABLE)
         self._thread.start()
 
     def stop(self) -> None:
@@ -343,7 +343,7 @@ class _Writer:
                 first = len(self.rows) + 1
                 batch = [_row(first + place) for place in range(_ROWS_A_COMMIT)]
                 columns = tuple(list(column) for column in zip(*batch, strict=True))
-                query(self._connection, _INSERT, columns)
+                self._connection.query(_INSERT, columns)
                 self.rows += batch
                 time.sleep(0.005)
         except BaseException as error:  # noqa: BLE001  raised again by `stop`

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from drkit.errors import DrkitError
 from drkit.postgres import heartbeat
-from drkit.postgres.connection import query
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,7 +68,7 @@ def beat_for_backup(
     """
     try:
         with closing(connect()) as connection:
-            standby = query(connection, "SELECT pg_is_in_recovery()")[0][0]
+            standby = connection.query("SELECT pg_is_in_recovery()")[0][0]
             if not standby and heartbeat.has_table(connection):
                 heartbeat.write(connection, host)
     except DrkitError as error:

@@ -39,7 +39,6 @@ from drkit.operations.rpo import check_beat, measure_rpo
 from drkit.operations.scratch.instance import scratch_instance, sweep_left_overs
 from drkit.operations.stage import Stage
 from drkit.operations.stopwatch import UNTIL_READY
-from drkit.postgres.connection import query
 from drkit.postgres.control import read_control
 from drkit.postgres.target_directory import Owner
 from drkit.repository.chain import lineage
@@ -404,7 +403,7 @@ def _write_something(scratch: Scratch) -> str:
     """Commit a transaction, or the server is not ready; return its version."""
     asked = "SELECT pg_current_xact_id(), current_setting('server_version')"
     with closing(scratch.connect()) as connection:
-        return str(query(connection, asked)[0][1])
+        return str(connection.query(asked)[0][1])
 
 
 def _owner(account: Account) -> Owner | None:

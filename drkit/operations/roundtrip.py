@@ -10,7 +10,6 @@ from drkit.errors import Corrupt, WalMissing
 from drkit.model.lsn import Lsn
 from drkit.model.wal import Segment, WalFileName, segment_at
 from drkit.postgres.archiver import archiver_state
-from drkit.postgres.connection import query
 from drkit.postgres.facts import read_facts
 from drkit.postgres.walfile import check_wal_file
 from drkit.postgres.walrecords import EventKind, SegmentScan, scan_segment
@@ -45,8 +44,8 @@ def wal_round_trip(
     facts = read_facts(connection)
     size = facts.wal_segment_size
     name = f"drkit check {os.urandom(4).hex()}"
-    end = query(connection, "SELECT pg_create_restore_point(%s)::text", (name,))[0][0]
-    query(connection, "SELECT pg_switch_wal()")
+    end = connection.query("SELECT pg_create_restore_point(%s)::text", (name,))[0][0]
+    connection.query("SELECT pg_switch_wal()")
     segment = segment_at(Lsn.parse(end) - 1, facts.timeline, size)
     seconds = _wait(repository, connection, segment.name(size), timeout)
     found = _scan(repository, segment, size, facts.system_identifier, None)

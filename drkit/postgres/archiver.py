@@ -6,7 +6,6 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from drkit.errors import DrkitError
-from drkit.postgres.connection import query
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +44,7 @@ def archiver_asker(connect: Callable[[], Connection]) -> Callable[[], str]:
 def archiver_state(connection: Connection) -> str:
     """Tell, in a clause of a sentence, how archiving goes."""
     try:
-        rows = query(connection, _STATE)
+        rows = connection.query(_STATE)
     except DrkitError as error:
         return _unasked(error)
     standby, archived, failed, when, failing, command, library = rows[0]

@@ -9,7 +9,7 @@ from psycopg import pq
 
 from drkit.errors import PostgresRefused
 from drkit.model.verification import Comparison
-from drkit.postgres.connection import query, translated
+from drkit.postgres.connection import translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,25 +74,25 @@ def holds(
     Raises:
         PostgresRefused: the text is no such value, or the type knows no such order.
     """
-    name = query(connection, "SELECT format_type(%s, NULL)", (answer.type,))[0][0]
+    name = connection.query("SELECT format_type(%s, NULL)", (answer.type,))[0][0]
     type_ = str(name).replace("%", "%%")
     operator = _OPERATORS[comparison]
     statement = f"SELECT %s::{type_} {operator} %s::{type_}"
     with _reading(connection, 60):
-        return bool(query(connection, statement, (answer.text, expected))[0][0])
+        return bool(connection.query(statement, (answer.text, expected))[0][0])
 
 
 @contextmanager
 def _reading(connection: Connection, seconds: float) -> Iterator[None]:
-    query(connection, "BEGIN READ ONLY")
+    connection.query("BEGIN READ ONLY")
     try:
-        query(connection, _PREPARE)
+        connection.query(_PREPARE)
         milliseconds = max(int(seconds * 1000), 1)
-        query(connection, f"SET LOCAL statement_timeout = {milliseconds}")
+        connection.query(f"SET LOCAL statement_timeout = {milliseconds}")
         yield
     finally:
         if not connection.closed:
-            query(connection, "ROLLBACK")
+            connection.query("ROLLBACK")
 
 
 def _only(result: pq.abc.PGresult | None) -> Answer:

@@ -23,10 +23,8 @@ if TYPE_CHECKING:
 
     from psycopg.pq.abc import PGconn, PGresult
 
-    Connection = psycopg.Connection[tuple[Any, ...]]
-
 OLDEST_VERSION = 130000
-_CANCEL_WITHIN = 2.0  # seconds for the server to take a cancel request
+CANCEL_WITHIN = 2.0  # seconds for the server to take a cancel request
 _POLL = 1.0  # seconds between chances for a signal handler to raise
 
 # It warns of a rollback that fails behind an error which is raised all the same, and
@@ -57,6 +55,80 @@ _PREPARE_SESSION = """
     FROM unnest(%s::text[], %s::text[]) AS wanted (name, value)
     JOIN pg_catalog.pg_settings USING (name)
 """
+
+
+class Connection(psycopg.Connection[tuple[Any, ...]]):
+    """A session, used for one statement after the other; adds drkit's own errors."""
+
+    def version(self) -> int:
+        """Return the server's version, as in 160004."""
+        return self.info.server_version
+
+    def query(
+        self, statement: str, parameters: tuple[Any, ...] = ()
+    ) -> list[tuple[Any, ...]]:
+        """Run one statement and return its rows.
+
+        Raises:
+            PostgresUnreachable: the connection was lost.
+            PostgresRefused: the server answered with an error.
+        """
+        with translated(self):
+            # psycopg types statements as literals against injection; ours are constants
+            cursor = self.execute(statement.encode(), parameters or None)
+            return cursor.fetchall() if cursor.description else []
+
+    def send(self, statement: str, parameters: tuple[str, ...]) -> None:
+        """Send a statement, and don't wait; until `received` it takes no other.
+
+        Args:
+            statement: of one row with one column; parameters are `$1` and so on.
+
+        Raises:
+            PostgresUnreachable: the connection was lost.
+        """
+        with translated(self):
+            self.pgconn.send_query_params(
+                statement.encode(), [parameter.encode() for parameter in parameters]
+            )
+            while self.pgconn.flush():
+                ready(self.pgconn, select.POLLOUT)
+
+    def received(self) -> str:
+        """Wait for the answer to what was sent; return its text.
+
+        Waiting holds up neither other threads nor, for long, a signal.
+
+        Raises:
+            PostgresUnreachable: the connection was lost.
+            PostgresRefused: the server answered with an error.
+        """
+        with translated(self):
+            line = self.pgconn
+            while line.is_busy():
+                if ready(line, select.POLLIN):
+                    line.consume_input()
+            result = line.get_result()
+            while line.get_result() is not None:
+                continue  # takes the end of the statement
+            if result is None or result.status != pq.ExecStatus.TUPLES_OK:
+                raise _failed(line, result)
+            return (result.get_value(0, 0) or b"").decode()
+
+    def alive(self) -> bool:
+        """Say whether the session is still there; cheap."""
+        try:
+            self.execute("SELECT 1")
+        except psycopg.Error:
+            return False
+        return True
+
+    def end(self) -> None:
+        """Close the session; what it still waits for is cancelled first."""
+        if self.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
+            with suppress(psycopg.Error):
+                self.cancel_safe(timeout=CANCEL_WITHIN)
+        self.close()
 
 
 def connect(url: str, password: str | None, purpose: str) -> Connection:
@@ -113,61 +185,6 @@ def replication_connect(url: str, password: str | None, purpose: str) -> PGconn:
     return connection
 
 
-def query(
-    connection: Connection, statement: str, parameters: tuple[Any, ...] = ()
-) -> list[tuple[Any, ...]]:
-    """Run one statement and return its rows.
-
-    Raises:
-        PostgresUnreachable: the connection was lost.
-        PostgresRefused: the server answered with an error.
-    """
-    with translated(connection):
-        # psycopg types statements as literals against injection; ours are constants
-        cursor = connection.execute(statement.encode(), parameters or None)
-        return cursor.fetchall() if cursor.description else []
-
-
-def send(connection: Connection, statement: str, parameters: tuple[str, ...]) -> None:
-    """Send a statement, and don't wait; until `received` the session takes no other.
-
-    Args:
-        statement: of one row with one column; parameters are `$1` and so on.
-
-    Raises:
-        PostgresUnreachable: the connection was lost.
-    """
-    with translated(connection):
-        line = connection.pgconn
-        line.send_query_params(
-            statement.encode(), [parameter.encode() for parameter in parameters]
-        )
-        while line.flush():
-            ready(line, select.POLLOUT)
-
-
-def received(connection: Connection) -> str:
-    """Wait for the answer to what was sent; return its text.
-
-    Waiting holds up neither other threads nor, for long, a signal.
-
-    Raises:
-        PostgresUnreachable: the connection was lost.
-        PostgresRefused: the server answered with an error.
-    """
-    with translated(connection):
-        line = connection.pgconn
-        while line.is_busy():
-            if ready(line, select.POLLIN):
-                line.consume_input()
-        result = line.get_result()
-        while line.get_result() is not None:
-            continue  # takes the end of the statement
-        if result is None or result.status != pq.ExecStatus.TUPLES_OK:
-            raise _failed(line, result)
-        return (result.get_value(0, 0) or b"").decode()
-
-
 def ready(line: PGconn, event: int) -> bool:
     """Wait a moment for a session's socket; say whether it is ready.
 
@@ -177,14 +194,6 @@ def ready(line: PGconn, event: int) -> bool:
     poll = select.poll()  # select.select takes no descriptor above 1023
     poll.register(line.socket, event)
     return bool(poll.poll(_POLL * 1000))
-
-
-def end(connection: Connection) -> None:
-    """Close a session; what it still waits for is cancelled first."""
-    if connection.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
-        with suppress(psycopg.Error):
-            connection.cancel_safe(timeout=_CANCEL_WITHIN)
-    connection.close()
 
 
 def _failed(line: PGconn, result: PGresult | None) -> psycopg.Error:
@@ -209,7 +218,7 @@ def translated(connection: Connection) -> Iterator[None]:
 
 def _log_in(conninfo: str) -> Connection:
     def attempt() -> Connection:
-        return psycopg.connect(
+        return Connection.connect(
             conninfo, autocommit=True, client_encoding="utf8", prepare_threshold=None
         )
 
@@ -239,14 +248,13 @@ def _conninfo(url: str, password: str | None, purpose: str, **extra: str) -> str
 
 
 def _prepare_session(connection: Connection) -> None:
-    version = connection.info.server_version
+    version = connection.version()
     if version < OLDEST_VERSION:
         raise PostgresRefused(f"PostgreSQL {version // 10000} is too old: 13 is needed")
-    row = query(
-        connection, _PREPARE_SESSION, (list(_SESSION), list(_SESSION.values()))
-    )[0]
+    wanted = (list(_SESSION), list(_SESSION.values()))
+    backend, _ = connection.query(_PREPARE_SESSION, wanted)[0]
     # A pooler makes up the process id it gives its clients, for their cancel requests.
-    if row[0] != connection.info.backend_pid:
+    if backend != connection.info.backend_pid:
         raise PostgresRefused(
             f"a connection pooler answers at {_place(connection)}: a backup lives and "
             "dies with one server session",

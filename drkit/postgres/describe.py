@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from drkit.errors import PostgresRefused
 from drkit.model.head import ServerDescription
 from drkit.model.page import PAGE
-from drkit.postgres.connection import query
 
 if TYPE_CHECKING:
     from drkit.postgres.connection import Connection
@@ -27,7 +26,7 @@ def describe(connection: Connection, facts: ServerFacts) -> ServerDescription:
     Raises:
         PostgresRefused: its pages have another size than drkit can verify.
     """
-    catalog, control, blocks = query(connection, _CONTROL)[0]
+    catalog, control, blocks = connection.query(_CONTROL)[0]
     if facts.block_size != PAGE:
         raise PostgresRefused(
             f"the server was built with pages of {facts.block_size} bytes; drkit reads "

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from drkit.model.lsn import Lsn
-from drkit.postgres.connection import query
 
 if TYPE_CHECKING:
     from drkit.postgres.connection import Connection
@@ -118,7 +117,7 @@ def read_timeline(connection: Connection) -> int:
     Raises:
         PostgresUnreachable: the connection was lost.
     """
-    return int(query(connection, _ONLY_TIMELINE)[0][0])
+    return int(connection.query(_ONLY_TIMELINE)[0][0])
 
 
 def read_facts(connection: Connection) -> ServerFacts:
@@ -128,8 +127,8 @@ def read_facts(connection: Connection) -> ServerFacts:
         PostgresRefused: the role may not see the settings.
         PostgresUnreachable: the connection was lost.
     """
-    row = query(connection, _FACTS)[0]
-    spaces = query(connection, _TABLESPACES)
+    row = connection.query(_FACTS)[0]
+    spaces = connection.query(_TABLESPACES)
     return ServerFacts(
         version_num=row[0],
         system_identifier=row[1],
@@ -161,5 +160,5 @@ def read_time(connection: Connection) -> datetime:
     Raises:
         PostgresUnreachable: the connection was lost.
     """
-    now: datetime = query(connection, "SELECT clock_timestamp()")[0][0]
+    now: datetime = connection.query("SELECT clock_timestamp()")[0][0]
     return now.astimezone(UTC)

@@ -14,7 +14,7 @@ from psycopg.conninfo import make_conninfo
 
 from drkit.model.fingerprint import Content, SequenceState
 from drkit.model.fingerprint_stable import Block, digest
-from drkit.postgres.connection import connect, query, translated
+from drkit.postgres.connection import connect, translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -137,13 +137,13 @@ def prepare(connection: Connection) -> None:
         SELECT count(set_config(wanted.name, wanted.value, false))
         FROM unnest(%s::text[], %s::text[]) AS wanted (name, value)
     """
-    query(connection, statement, (list(_SESSION), list(_SESSION.values())))
+    connection.query(statement, (list(_SESSION), list(_SESSION.values())))
 
 
 @contextmanager
 def snapshot(connection: Connection) -> Iterator[None]:
     """Let all statements see the same moment: that of the first one."""
-    query(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    connection.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     try:
         yield
     finally:
@@ -152,7 +152,7 @@ def snapshot(connection: Connection) -> Iterator[None]:
 
 def databases(connection: Connection) -> tuple[list[str], list[str]]:
     """Return the databases that allow connections, and those that don't."""
-    rows = query(connection, _DATABASES)
+    rows = connection.query(_DATABASES)
     return [name for name, on in rows if on], [name for name, on in rows if not on]
 
 
@@ -166,8 +166,8 @@ def tables(
     """
     found: list[Table] = []
     unread: dict[str, str] = {}
-    for name, kind, persistence, populated, blocks, readable, busy in query(
-        connection, _TABLES, (not patient,)
+    for name, kind, persistence, populated, blocks, readable, busy in connection.query(
+        _TABLES, (not patient,)
     ):
         reason = _reason(kind, persistence, populated, readable)
         if busy and not reason:
@@ -232,7 +232,7 @@ def _rows(
     """Run a statement that may fail without harm to the transaction's snapshot."""
     with translated(connection), connection.transaction():
         if seconds:
-            query(connection, f"SET LOCAL statement_timeout = {_milliseconds(seconds)}")
+            connection.query(f"SET LOCAL statement_timeout = {_milliseconds(seconds)}")
         return connection.execute(statement.encode()).fetchall()
 
 
@@ -240,7 +240,7 @@ def sequences(
     connection: Connection,
 ) -> tuple[dict[str, SequenceState], dict[str, str]]:
     """Return how far each sequence has come, and those that can't be read, and why."""
-    rows = query(connection, _SEQUENCES)
+    rows = connection.query(_SEQUENCES)
     readable = [row for row in rows if row[5]]
     hidden = {
         row[0]: "the role may not read the sequence" for row in rows if not row[5]
@@ -278,11 +278,11 @@ def begin(connection: Connection, names: Sequence[str], seconds: float) -> None:
     Raises:
         PostgresRefused: a table was busy for longer, or is gone.
     """
-    query(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-    query(connection, f"SET LOCAL lock_timeout = {_milliseconds(seconds)}")
+    connection.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    connection.query(f"SET LOCAL lock_timeout = {_milliseconds(seconds)}")
     _lock(connection, names, "ACCESS SHARE")
-    query(connection, f"SET LOCAL lock_timeout = '{_SESSION['lock_timeout']}'")
-    query(connection, "SAVEPOINT held")
+    connection.query(f"SET LOCAL lock_timeout = '{_SESSION['lock_timeout']}'")
+    connection.query("SAVEPOINT held")
 
 
 def hold(connection: Connection, names: Sequence[str], seconds: float) -> None:
@@ -298,29 +298,29 @@ def hold(connection: Connection, names: Sequence[str], seconds: float) -> None:
         PostgresRefused: a table was busy for longer.
     """
     for setting in ("lock_timeout", "statement_timeout"):
-        query(connection, f"SET LOCAL {setting} = {_milliseconds(seconds)}")
+        connection.query(f"SET LOCAL {setting} = {_milliseconds(seconds)}")
     _lock(connection, names, "SHARE")
 
 
 def fix_snapshot(connection: Connection) -> None:
     """Let the transaction see the cluster as it is now, from here on."""
-    query(connection, "SELECT 1")
+    connection.query("SELECT 1")
 
 
 def release(connection: Connection) -> None:
     """Let writers go on; the snapshot that was taken meanwhile stays."""
-    query(connection, "ROLLBACK TO SAVEPOINT held")
+    connection.query("ROLLBACK TO SAVEPOINT held")
 
 
 def end(connection: Connection) -> None:
     """End the transaction, if the connection is still there to have one."""
     if not connection.closed and not connection.broken:
-        query(connection, "ROLLBACK")
+        connection.query("ROLLBACK")
 
 
 def in_recovery(connection: Connection) -> bool:
     """Say whether the server is a standby, or recovers."""
-    found: bool = query(connection, "SELECT pg_is_in_recovery()")[0][0]
+    found: bool = connection.query("SELECT pg_is_in_recovery()")[0][0]
     return found
 
 
@@ -328,7 +328,7 @@ def place(connection: Connection) -> str:
     """Return the LSN that the server has come to in writing, or in replaying."""
     standby = in_recovery(connection)
     function = "pg_last_wal_replay_lsn" if standby else "pg_current_wal_insert_lsn"
-    return str(query(connection, f"SELECT {function}()::text")[0][0])
+    return str(connection.query(f"SELECT {function}()::text")[0][0])
 
 
 def mark(connection: Connection, name: str) -> Moment:
@@ -339,7 +339,7 @@ def mark(connection: Connection, name: str) -> Moment:
     """
     if in_recovery(connection):
         return Moment(place(connection), None)
-    row = query(connection, "SELECT pg_create_restore_point(%s)::text", (name,))[0]
+    row = connection.query("SELECT pg_create_restore_point(%s)::text", (name,))[0]
     return Moment(row[0], name)
 
 
@@ -350,8 +350,8 @@ def flush(connection: Connection) -> None:
     """
     if not in_recovery(connection):
         with translated(connection), connection.transaction():
-            query(connection, "SET LOCAL synchronous_commit = local")
-            query(connection, "SELECT pg_logical_emit_message(true, 'drkit', '')")
+            connection.query("SET LOCAL synchronous_commit = local")
+            connection.query("SELECT pg_logical_emit_message(true, 'drkit', '')")
 
 
 def settled(connection: Connection, lsn: str) -> bool:
@@ -362,14 +362,14 @@ def settled(connection: Connection, lsn: str) -> bool:
     """
     if in_recovery(connection):
         return True
-    found: bool = query(connection, _SETTLED, (lsn,))[0][0]
+    found: bool = connection.query(_SETTLED, (lsn,))[0][0]
     return found
 
 
 def _lock(connection: Connection, names: Sequence[str], mode: str) -> None:
     if names:
         listed = ", ".join(f"ONLY {name}" for name in names)
-        query(connection, f"LOCK TABLE {listed} IN {mode} MODE")
+        connection.query(f"LOCK TABLE {listed} IN {mode} MODE")
 
 
 def _milliseconds(seconds: float) -> int:

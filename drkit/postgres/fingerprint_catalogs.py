@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from drkit.errors import PostgresRefused
-from drkit.postgres.connection import query, translated
+from drkit.postgres.connection import translated
 
 if TYPE_CHECKING:
     from drkit.model.fingerprint import Attributes
@@ -258,9 +258,9 @@ def cluster_sections(connection: Connection) -> dict[str, str]:
 
     Roles without their passwords' existence where the role may not see `pg_authid`.
     """
-    version = connection.info.server_version
+    version = connection.version()
     statement = "SELECT has_table_privilege('pg_authid', 'SELECT')"
-    full = query(connection, statement)[0][0]
+    full = connection.query(statement)[0][0]
     catalog, password = ("pg_authid", _WHETHER_SET) if full else ("pg_roles", "")
     sections = {
         "roles": _ROLES.format(catalog=catalog, password=password),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from drkit.postgres.connection import query
-
 if TYPE_CHECKING:
     from drkit.postgres.connection import Connection
 
@@ -32,7 +30,7 @@ _HOLDERS = """
 
 def lock_room(connection: Connection) -> int:
     """Return how many locks the server has room for, everybody's together."""
-    found: int = query(connection, _LOCK_ROOM)[0][0]
+    found: int = connection.query(_LOCK_ROOM)[0][0]
     return found
 
 
@@ -41,11 +39,11 @@ def deadlock_timeout(connection: Connection) -> float:
     statement = """
         SELECT setting::float8 / 1000 FROM pg_settings WHERE name = 'deadlock_timeout'
     """
-    found: float = query(connection, statement)[0][0]
+    found: float = connection.query(statement)[0][0]
     return found
 
 
 def holders(connection: Connection) -> str:
     """Say who has been writing for long, as a clause; the likely cause of a wait."""
-    rows = query(connection, _HOLDERS)
+    rows = connection.query(_HOLDERS)
     return f"; {rows[0][0]} has a lock on {rows[0][1]}" if rows else ""

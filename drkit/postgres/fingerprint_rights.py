@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from drkit.model.fingerprint import Mode
-from drkit.postgres.connection import query
 
 if TYPE_CHECKING:
     from drkit.postgres.connection import Connection
@@ -33,12 +32,12 @@ def missing_grants(connection: Connection, mode: Mode) -> tuple[str, ...]:
 
     A role may have the rights to every table one by one; that is not looked at.
     """
-    wanted = _roles(connection.info.server_version, mode)
-    if query(connection, _SUPERUSER)[0][0]:
+    wanted = _roles(connection.version(), mode)
+    if connection.query(_SUPERUSER)[0][0]:
         return ()
     return tuple(
         f"GRANT {role} TO {sql.Identifier(name).as_string(connection)};"
-        for name, role, has in query(connection, _ROLE, (wanted,))
+        for name, role, has in connection.query(_ROLE, (wanted,))
         if not has
     )
 
@@ -46,9 +45,9 @@ def missing_grants(connection: Connection, mode: Mode) -> tuple[str, ...]:
 def unholdable(connection: Connection) -> str:
     """Return a table of this database that the role may read but not lock, or ''."""
     rights = "UPDATE, DELETE, TRUNCATE"
-    if connection.info.server_version >= _MAINTAINS_SINCE:
+    if connection.version() >= _MAINTAINS_SINCE:
         rights += ", MAINTAIN"
-    rows = query(connection, _UNHOLDABLE, (rights,))
+    rows = connection.query(_UNHOLDABLE, (rights,))
     return str(rows[0][0]) if rows else ""
 
 

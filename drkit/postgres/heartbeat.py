@@ -16,7 +16,7 @@ from psycopg import errors, sql
 
 from drkit.errors import PostgresRefused
 from drkit.model.lsn import Lsn
-from drkit.postgres.connection import query, translated
+from drkit.postgres.connection import translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,7 +114,7 @@ def has_table(connection: Connection) -> bool:
 
 def refuse_unless_writable(connection: Connection) -> None:
     """Raise PostgresRefused for a server that takes no writes."""
-    in_recovery, read_only = query(connection, _STATE)[0]
+    in_recovery, read_only = connection.query(_STATE)[0]
     if in_recovery:
         raise PostgresRefused(
             "the server is a standby and can't be written to",
@@ -143,10 +143,10 @@ def create(connection: Connection) -> bool:
         f"drkit; ALTER SCHEMA drkit OWNER TO {role}; then run this again"
     )
     with _writing(connection, hint):
-        query(connection, _ONE_AT_A_TIME)
+        connection.query(_ONE_AT_A_TIME)
         if has_table(connection):
             return False
-        if not query(connection, _HAS_SCHEMA)[0][0]:
+        if not connection.query(_HAS_SCHEMA)[0][0]:
             connection.execute("CREATE SCHEMA drkit")
         connection.execute(_CREATE_TABLE)
         connection.execute(_COMMENT)
@@ -203,7 +203,7 @@ def _table(connection: Connection) -> _Table | None:
     Raises:
         PostgresRefused: there is something else of that name.
     """
-    rows = query(connection, _TABLE)
+    rows = connection.query(_TABLE)
     if not rows:
         return None
     table = _Table(*rows[0])
@@ -224,7 +224,7 @@ def _table(connection: Connection) -> _Table | None:
 def _writing(connection: Connection, rights: str) -> Iterator[None]:
     """Run a transaction that is over soon, whatever is in its way."""
     with translated(connection), _explained(rights), connection.transaction():
-        query(connection, _SETTINGS)
+        connection.query(_SETTINGS)
         yield
 
 

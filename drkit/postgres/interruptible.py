@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import psycopg
 
 from drkit.errors import PostgresUnreachable
+from drkit.postgres.connection import CANCEL_WITHIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from drkit.postgres.connection import Connection
-
-_CANCEL_WITHIN = 2.0  # seconds for the server to take a cancel request
 
 
 class _Opened(NamedTuple):
@@ -63,7 +62,7 @@ class Interruptible:
             opened = list(self._opened)
         for connection, line in opened:
             with suppress(psycopg.Error):
-                connection.cancel_safe(timeout=_CANCEL_WITHIN)
+                connection.cancel_safe(timeout=CANCEL_WITHIN)
             with suppress(OSError):  # it has ended already
                 line.shutdown(socket.SHUT_RDWR)
 

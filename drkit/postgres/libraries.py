@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from drkit.postgres.connection import query
-
 if TYPE_CHECKING:
     from drkit.postgres.connection import Connection
 
@@ -32,11 +30,11 @@ def missing_files(connection: Connection) -> list[str]:
     """Return what a database uses and this machine has not, each a phrase."""
     extensions = [
         f"extension {name} {version} is used, and is not installed on this machine"
-        for name, version in query(connection, _EXTENSIONS)
+        for name, version in connection.query(_EXTENSIONS)
     ]
     libraries = [
         f"library {name} is used by functions, and is not on this machine"
-        for (name,) in query(connection, _LIBRARIES)
-        if not query(connection, _THERE, (name,))[0][0]
+        for (name,) in connection.query(_LIBRARIES)
+        if not connection.query(_THERE, (name,))[0][0]
     ]
     return extensions + libraries

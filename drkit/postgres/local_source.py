@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from drkit.errors import PostgresUnreachable
 from drkit.model.copied import BackupEnd, Copied, Started
 from drkit.model.head import WalPosition
-from drkit.postgres.connection import end
 from drkit.postgres.facts import read_time
 from drkit.postgres.session import BackupSession
 
@@ -89,7 +88,7 @@ class LocalSource:
 
     def close(self) -> None:
         """Close the connection; the server ends a backup that was not stopped."""
-        end(self._connection)
+        self._connection.end()
 
     def _check_session(self) -> None:
         if not self._session.alive():

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from psycopg import sql
 
-from drkit.postgres.connection import query
-
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from datetime import datetime
@@ -102,7 +100,7 @@ def read_settings(
     Names that this version lacks are absent. Values are those of new sessions; that
     of `archive_command` is shown even while archiving is off.
     """
-    rows = query(connection, _SETTINGS, (list(names),))
+    rows = connection.query(_SETTINGS, (list(names),))
     return {name: (value or "", context) for name, value, context in rows}
 
 
@@ -114,7 +112,7 @@ def setting_values(connection: Connection, names: Collection[str]) -> Mapping[st
 
 def read_role(connection: Connection, source: str) -> Role:
     """Return the connection's role and what a backup from `source` lacks for it."""
-    name, superuser, replication, settings = query(connection, _ROLE)[0]
+    name, superuser, replication, settings = connection.query(_ROLE)[0]
     if superuser:
         return Role(name, superuser=True, statements=())
     quoted = sql.Identifier(name).as_string(connection)
@@ -125,8 +123,8 @@ def read_role(connection: Connection, source: str) -> Role:
     functions = list(_ALSO)
     if source == "local":
         functions[:0] = _OLD_START_STOP if old else _START_STOP
-    granted = query(
-        connection, _FUNCTIONS, ([f"pg_catalog.{one}" for one in functions],)
+    granted = connection.query(
+        _FUNCTIONS, ([f"pg_catalog.{one}" for one in functions],)
     )
     statements += [
         f"GRANT EXECUTE ON FUNCTION pg_catalog.{function} TO {quoted};"
@@ -140,15 +138,15 @@ def read_role(connection: Connection, source: str) -> Role:
 
 def read_archiver(connection: Connection) -> ArchiverStatus:
     """Return what the server knows of its archiver."""
-    return ArchiverStatus(*query(connection, _ARCHIVER)[0])
+    return ArchiverStatus(*connection.query(_ARCHIVER)[0])
 
 
 def server_time(connection: Connection) -> datetime:
     """Return the server's wall clock."""
-    time: datetime = query(connection, _TIME)[0][0]
+    time: datetime = connection.query(_TIME)[0][0]
     return time
 
 
 def database_bytes(connection: Connection) -> int:
     """Return the size of all databases that the role may ask for."""
-    return int(query(connection, _DATABASE_BYTES)[0][0])
+    return int(connection.query(_DATABASE_BYTES)[0][0])

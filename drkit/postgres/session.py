@@ -6,11 +6,8 @@ import re
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-import psycopg
-
 from drkit.errors import PostgresRefused
 from drkit.model.lsn import Lsn
-from drkit.postgres.connection import query, received, send
 from drkit.postgres.facts import read_timeline
 
 if TYPE_CHECKING:
@@ -67,7 +64,7 @@ class BackupSession:
         function = "pg_backup_start($1, true)"
         if self._old_functions:
             function = "pg_start_backup($1, true, false)"
-        send(self._connection, f"{_START} FROM {function} AS lsn", (label,))
+        self._connection.send(f"{_START} FROM {function} AS lsn", (label,))
 
     def start(self) -> Lsn:
         """Return the start LSN of the backup that was begun.
@@ -77,7 +74,7 @@ class BackupSession:
                 has not come to a checkpoint of its new timeline yet.
             PostgresUnreachable: the connection was lost.
         """
-        lsn, timeline, time = received(self._connection).split()
+        lsn, timeline, time = self._connection.received().split()
         self.timeline = int(timeline)
         self.time = datetime.fromisoformat(f"{time}+00:00")
         self._refuse_other_timeline()
@@ -94,7 +91,7 @@ class BackupSession:
         function = "pg_stop_backup" if self._old_functions else "pg_backup_stop"
         # the older function wants `exclusive` first
         arguments = "false, false" if self._old_functions else "false"
-        row = query(self._connection, f"{_STOP} FROM {function}({arguments})")[0]
+        row = self._connection.query(f"{_STOP} FROM {function}({arguments})")[0]
         label = bytes(row[1])
         self.timeline = _started_on(label)
         self._refuse_other_timeline()
@@ -102,15 +99,11 @@ class BackupSession:
 
     def alive(self) -> bool:
         """Say whether the session, and with it the backup, is still there; cheap."""
-        try:
-            self._connection.execute("SELECT 1")
-        except psycopg.Error:
-            return False
-        return True
+        return self._connection.alive()
 
     @property
     def _old_functions(self) -> bool:
-        return self._connection.info.server_version < 150000
+        return self._connection.version() < 150000
 
     def _refuse_other_timeline(self) -> None:
         """Refuse a backup whose WAL is not all of the timeline that it started on."""

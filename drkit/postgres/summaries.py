@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from drkit.errors import Corrupt
 from drkit.model.changes import unite
 from drkit.model.lsn import Lsn
-from drkit.postgres.connection import query
 from drkit.postgres.summaryfile import list_summaries, read_summary
 
 if TYPE_CHECKING:
@@ -86,12 +85,12 @@ def _wait_until_summarized(
     connection: Connection, until: Lsn, timeout: timedelta, clock: Clock
 ) -> str | None:
     """Wait; return what is in the way, or None when summaries reach `until`."""
-    version = connection.info.server_version
+    version = connection.version()
     if version < SINCE_VERSION:
         return f"PostgreSQL {version // 10000} makes no WAL summaries; 17 and later do"
     pause, furthest, moved = _FIRST_PAUSE, -1, clock.monotonic()
     while True:
-        on, *positions = query(connection, _STATE)[0]
+        on, *positions = connection.query(_STATE)[0]
         summarized, pending = map(Lsn.parse, positions)
         if not on:
             return "summarize_wal is off, so the server does not note what changes"

@@ -15,7 +15,6 @@ import numpy as np
 
 from drkit.model.changes import NO_BLOCKS, Relation, Summary, unite
 from drkit.model.lsn import Lsn
-from drkit.postgres.connection import query
 
 if TYPE_CHECKING:
     from drkit.model.changes import ChangedBlocks
@@ -59,7 +58,7 @@ def truncations(
         PostgresUnreachable: the connection was lost.
         PostgresRefused: the role may not ask, or a summary has just been removed.
     """
-    found = query(connection, _OVERLAPPING, (timeline, str(since), str(until)))
+    found = connection.query(_OVERLAPPING, (timeline, str(since), str(until)))
     reached = since
     for start, end in found:
         if Lsn.parse(start) > reached:
@@ -68,7 +67,7 @@ def truncations(
     if reached < until:
         return f"WAL from {reached} to {until} is not summarized"
     starts, ends = [start for start, _ in found], [end for _, end in found]
-    rows = query(connection, _LIMITS, (starts, ends, timeline))
+    rows = connection.query(_LIMITS, (starts, ends, timeline))
     relations = [Relation(*row[:3]) for row in rows]
     limits = np.array([row[3] for row in rows], dtype=np.uint32)
     return unite([Summary(relations, limits, NO_BLOCKS)], segment_blocks)

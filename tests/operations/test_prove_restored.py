@@ -12,7 +12,6 @@ from drkit.model.fingerprint import Mode
 from drkit.model.recovery import RecoveryTarget, TargetKind
 from drkit.model.verification import Assertion, Comparison
 from drkit.operations.proving.checks import Subject
-from drkit.postgres.connection import query
 from drkit.postgres.fingerprint import connector
 from tests.operations.fingerprints import taken
 from tests.operations.proofs import ODD, RULES, failures, fill, fill_odd, proof_of
@@ -29,7 +28,7 @@ ORDERS = Assertion("orders", "SELECT count(*) FROM orders", Comparison.EQUALS, "
 
 def subject_of(scratch: Scratch, protected: Protected) -> Subject:
     connection = scratch.connect()
-    timeline = query(connection, "SELECT pg_walfile_name(pg_current_wal_lsn())")[0][0]
+    timeline = connection.query("SELECT pg_walfile_name(pg_current_wal_lsn())")[0][0]
     connection.close()
     return Subject(
         server=scratch.server,
@@ -71,7 +70,7 @@ def test_a_restored_cluster_is_proven_and_one_that_was_changed_is_not(
         assert any("settings" in one or "has value" in one for one in proof.deviations)
 
         connection = scratch.connect()
-        query(connection, "UPDATE public.orders SET content = 'x' WHERE id = 1")
+        connection.query("UPDATE public.orders SET content = 'x' WHERE id = 1")
         connection.close()
         changed = proof_of(subject, rules, expected)
         assert list(failures(changed)) == ["fingerprint: tables"]

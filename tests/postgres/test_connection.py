@@ -22,11 +22,7 @@ from drkit.errors import PostgresRefused, PostgresUnreachable, UsageError
 from drkit.model.lsn import Lsn
 from drkit.postgres.connection import (
     connect,
-    end,
-    query,
-    received,
     replication_connect,
-    send,
 )
 from drkit.postgres.control import read_control
 from drkit.postgres.facts import Tablespace, read_facts
@@ -75,17 +71,16 @@ def test_session_lasts_whatever_the_server_says(
         cluster.sql("ALTER ROLE postgres SET transaction_timeout = 1000")
 
     with connect(cluster.url, None, "backup") as connection:
-        timeouts = query(
-            connection,
+        timeouts = connection.query(
             "SELECT name, setting FROM pg_settings WHERE name IN ('lock_timeout', "
             "'statement_timeout') OR name LIKE '%\\_timeout' AND context = 'user' "
             "AND category = 'Client Connection Defaults / Statement Behavior'",
         )
         assert {value for _, value in timeouts} == {"0"}
         assert ("transaction_timeout" in dict(timeouts)) == (pg_version >= 17)
-        assert query(connection, "SHOW search_path") == [("pg_catalog",)]
-        assert query(connection, "SHOW application_name") == [("drkit backup",)]
-        assert query(connection, "SHOW client_encoding") == [("UTF8",)]
+        assert connection.query("SHOW search_path") == [("pg_catalog",)]
+        assert connection.query("SHOW application_name") == [("drkit backup",)]
+        assert connection.query("SHOW client_encoding") == [("UTF8",)]
         assert connection.autocommit
 
 
@@ -245,15 +240,15 @@ def test_an_answer_is_waited_for_apart_from_its_question(
     cluster = make_cluster(newest_version)
     with connect(cluster.url, None, "check") as connection:
         begun = time.monotonic()
-        send(connection, "SELECT pg_sleep(0.5) || $1", ("é",))
+        connection.send("SELECT pg_sleep(0.5) || $1", ("é",))
         assert time.monotonic() - begun < 0.4
-        assert received(connection) == "é"
+        assert connection.received() == "é"
         assert time.monotonic() - begun >= 0.5
 
-        send(connection, "SELECT $1::int / 0", ("1",))
+        connection.send("SELECT $1::int / 0", ("1",))
         with pytest.raises(PostgresRefused, match="division by zero"):
-            received(connection)
-        assert query(connection, "SELECT 1") == [(1,)]  # the session goes on
+            connection.received()
+        assert connection.query("SELECT 1") == [(1,)]  # the session goes on
 
 
 def test_a_session_that_is_lost_while_it_waits(
@@ -261,13 +256,13 @@ def test_a_session_that_is_lost_while_it_waits(
 ) -> None:
     cluster = make_cluster(newest_version)
     with connect(cluster.url, None, "check") as connection:
-        send(connection, "SELECT pg_sleep(60)::text", ())
+        connection.send("SELECT pg_sleep(60)::text", ())
         pid = connection.info.backend_pid
         cluster.sql(f"SELECT pg_terminate_backend({pid}, 5000)")
         with pytest.raises(PostgresUnreachable, match="was lost"):
-            received(connection)
+            connection.received()
         with pytest.raises(PostgresUnreachable, match="was lost"):
-            send(connection, "SELECT ''", ())
+            connection.send("SELECT ''", ())
 
 
 def test_an_answer_comes_on_a_descriptor_of_any_number(
@@ -282,8 +277,8 @@ def test_an_answer_comes_on_a_descriptor_of_any_number(
             opened.callback(os.close, os.open(os.devnull, os.O_RDONLY))
         with connect(cluster.url, None, "check") as connection:
             assert connection.fileno() > 1023
-            send(connection, "SELECT pg_sleep(0.1) || $1", ("far",))
-            assert received(connection) == "far"
+            connection.send("SELECT pg_sleep(0.1) || $1", ("far",))
+            assert connection.received() == "far"
 
 
 def test_the_end_of_a_session_ends_what_it_waits_for(
@@ -292,14 +287,14 @@ def test_the_end_of_a_session_ends_what_it_waits_for(
     cluster = make_cluster(newest_version)
     connection = connect(cluster.url, None, "check")
     pid = connection.info.backend_pid
-    send(connection, "SELECT pg_sleep(60)::text", ())
-    end(connection)
+    connection.send("SELECT pg_sleep(60)::text", ())
+    connection.end()
     sessions = f"SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}"
     deadline = time.monotonic() + 30
     while cluster.sql(sessions):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    end(connection)  # is closed already
+    connection.end()  # is closed already
 
 
 def test_errors_of_statements_say_what_the_server_said(
@@ -309,8 +304,8 @@ def test_errors_of_statements_say_what_the_server_said(
     cluster.sql("CREATE ROLE weak LOGIN")
     with connect(cluster.url, None, "check") as connection:
         with pytest.raises(PostgresRefused, match="division by zero"):
-            query(connection, "SELECT 1 / 0")
-        assert query(connection, "SELECT 1") == [(1,)]
+            connection.query("SELECT 1 / 0")
+        assert connection.query("SELECT 1") == [(1,)]
         begin(connection, "a").start()
         with pytest.raises(PostgresRefused, match="already in progress"):
             begin(connection, "b").start()
@@ -356,7 +351,7 @@ def with_passwords(newest_version: int, make_cluster: MakeCluster) -> Cluster:
 def test_password_beside_the_url(with_passwords: Cluster) -> None:
     url = with_passwords.url.replace("postgres@", "app@")
     with connect(url, SECRET, "check") as connection:
-        assert query(connection, "SELECT current_user") == [("app",)]
+        assert connection.query("SELECT current_user") == [("app",)]
     connection = replication_connect(url, SECRET, "backup")
     connection.finish()
 

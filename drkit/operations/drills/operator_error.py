@@ -17,7 +17,6 @@ from drkit.model.lsn import Lsn
 from drkit.model.recovery import RecoveryTarget, TargetKind
 from drkit.operations.choice import ArchivedWal, choose
 from drkit.operations.stage import Aim
-from drkit.postgres.connection import query
 from drkit.postgres.walrecords import EventKind
 
 if TYPE_CHECKING:
@@ -89,14 +88,14 @@ def _prove(
 ) -> tuple[Check, ...]:
     """Ask the recovered server what became of both transactions."""
     with closing(scratch.connect()) as connection:
-        next_xid = int(query(connection, "SELECT pg_current_xact_id()::text")[0][0])
+        next_xid = int(connection.query("SELECT pg_current_xact_id()::text")[0][0])
 
         def status(event: WalEvent) -> str | None:
             full = _full_xid(event.xid, next_xid)
             if full >= next_xid:
                 return None  # the server has never heard of it
             asked = "SELECT pg_xact_status(%s::text::xid8)"
-            found: str | None = query(connection, asked, (str(full),))[0][0]
+            found: str | None = connection.query(asked, (str(full),))[0][0]
             return found
 
         undone = _undone(statement.commit, status(statement.commit), recovered)

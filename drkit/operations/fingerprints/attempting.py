@@ -11,7 +11,6 @@ from drkit.model.lsn import Lsn
 from drkit.operations.fingerprints.attempt import Attempted
 from drkit.operations.fingerprints.looking import CLOSED
 from drkit.operations.fingerprints.taking import Limits, take
-from drkit.postgres.connection import query
 from drkit.postgres.facts import read_facts
 from drkit.postgres.fingerprint import BUSY, FORBIDDEN
 
@@ -46,7 +45,7 @@ class _Ending:
 
     def __call__(self) -> None:
         try:
-            query(self._connection, "SELECT pg_switch_wal()")
+            self._connection.query("SELECT pg_switch_wal()")
             self.done = True
         except PostgresRefused as error:
             self.warnings = (

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from drkit.errors import DrkitError, NotFound
 from drkit.operations.proving.subject import Finding, failed, not_done, passed
-from drkit.postgres.connection import query
 from drkit.postgres.process import tail
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ def check_structure(run: Run) -> Finding:
     """Check every table, and every B-tree index and that it has each row."""
     names, closed = run.databases()
     with run.session() as connection:
-        available = query(connection, _AVAILABLE)[0][0]
+        available = connection.query(_AVAILABLE)[0][0]
     if not available:
         return not_done("the extension amcheck is not installed on this machine")
     try:
@@ -64,16 +63,16 @@ def _installed(run: Run, database: str) -> Iterator[None]:
     As a replica does it, so that no event trigger of the database's notes it down.
     """
     with run.session(database) as connection:
-        query(connection, "SET session_replication_role = replica")
-        query(connection, "SET default_transaction_read_only = off")
-        there = query(connection, _INSTALLED)[0][0]
+        connection.query("SET session_replication_role = replica")
+        connection.query("SET default_transaction_read_only = off")
+        there = connection.query(_INSTALLED)[0][0]
         if not there:
-            query(connection, "CREATE EXTENSION amcheck SCHEMA pg_catalog")
+            connection.query("CREATE EXTENSION amcheck SCHEMA pg_catalog")
         try:
             yield
         finally:
             if not there:
-                query(connection, "DROP EXTENSION amcheck")
+                connection.query("DROP EXTENSION amcheck")
 
 
 def _check(run: Run, database: str) -> tuple[list[str], list[str]]:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from drkit.errors import DrkitError
 from drkit.operations.proving.subject import Finding, failed, passed
-from drkit.postgres.connection import query
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -43,7 +42,7 @@ def check_identity(run: Run) -> Finding:
     """Check who answers: by what it says, by its process, and by the files it reads."""
     subject = run.subject
     with run.session() as connection:
-        answer = _Answer(*query(connection, _ANSWER)[0])
+        answer = _Answer(*connection.query(_ANSWER)[0])
         wrong = [
             *_wrong_cluster(subject, answer),
             *_wrong_place(subject, answer),
@@ -135,7 +134,7 @@ def _wrong_files(subject: Subject, connection: Connection) -> list[str]:
         os.fchmod(file.fileno(), 0o644)
         file.write(nonce)
     try:
-        read = query(connection, "SELECT pg_read_file(%s, 0, 64, true)", (name,))
+        read = connection.query("SELECT pg_read_file(%s, 0, 64, true)", (name,))
     finally:
         path.unlink()
     if read == [(nonce,)]:

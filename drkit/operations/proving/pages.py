@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from drkit import workers
 from drkit.model.page import PAGE
 from drkit.operations.proving.subject import Finding, failed, not_done, passed
-from drkit.postgres.connection import query
 from drkit.postgres.control import read_control
 from drkit.postgres.exclusions import Fork, relation_file
 from drkit.postgres.page_header import empty, misshapen
@@ -88,12 +87,11 @@ def _detail(run: Run, files: int, tally: _Tally) -> str:
 def _prepare(run: Run) -> Finding | None:
     """Bring all pages to the disk; return why they can't be judged."""
     with run.session() as connection:
-        on, size = query(
-            connection,
+        on, size = connection.query(
             "SELECT current_setting('data_checksums')::bool,"
             " current_setting('block_size')::int",
         )[0]
-        query(connection, "CHECKPOINT")
+        connection.query("CHECKPOINT")
     if size != PAGE:
         return not_done(f"pages have {size} bytes; only those of {PAGE} can be judged")
     if run.subject.checksums and not on:

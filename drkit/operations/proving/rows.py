@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from drkit.operations.proving.subject import Finding, not_done, passed
-from drkit.postgres.connection import query
 from drkit.postgres.libraries import missing_files
 
 if TYPE_CHECKING:
@@ -54,9 +53,9 @@ def check_rows(run: Run) -> Finding:
 
 def _count(connection: Connection) -> tuple[int, int]:
     """Return how many tables there are, and how many rows they have together."""
-    query(connection, _BY_TABLE)
-    tables = [name for (name,) in query(connection, _TABLES)]
-    counts = [query(connection, _COUNT.format(table=one)) for one in tables]
+    connection.query(_BY_TABLE)
+    tables = [name for (name,) in connection.query(_TABLES)]
+    counts = [connection.query(_COUNT.format(table=one)) for one in tables]
     return len(tables), sum(rows[0][0] for rows in counts)
 
 

@@ -11,7 +11,6 @@ from psycopg.conninfo import make_conninfo
 
 from drkit.errors import DrkitError
 from drkit.model.evidence import CheckState
-from drkit.postgres.connection import query
 from drkit.postgres.interruptible import Interruptible
 
 if TYPE_CHECKING:
@@ -149,7 +148,7 @@ class Run:
         The server's own empty `template0` is left out.
         """
         with self.session() as connection:
-            rows = query(connection, _DATABASES)
+            rows = connection.query(_DATABASES)
         names: tuple[list[str], list[str]] = ([], [])
         for name, lets_in in rows:
             names[0 if lets_in else 1].append(name)

@@ -6,7 +6,6 @@ import secrets
 from typing import TYPE_CHECKING
 
 from drkit.operations.proving.subject import Finding, failed, passed
-from drkit.postgres.connection import query
 
 if TYPE_CHECKING:
     from drkit.operations.proving.subject import Run
@@ -38,12 +37,12 @@ def check_write(run: Run) -> Finding:
         "rows": _ROWS,
     }
     with run.session(run.subject.database) as connection:
-        query(connection, _MAY_WRITE)
-        query(connection, _MAKE.format(**names))
+        connection.query(_MAY_WRITE)
+        connection.query(_MAKE.format(**names))
     with run.session(run.subject.database) as connection:
-        query(connection, _MAY_WRITE)
-        found, following = query(connection, _READ.format(**names))[0]
-        query(connection, _DROP.format(**names))
+        connection.query(_MAY_WRITE)
+        found, following = connection.query(_READ.format(**names))[0]
+        connection.query(_DROP.format(**names))
     wrong = []
     if found != _ROWS:
         wrong.append(f"{_ROWS} rows were committed, and another session reads {found}")

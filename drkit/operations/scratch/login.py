@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 from drkit.errors import DrkitError, PostgresRefused, PostgresUnreachable
-from drkit.postgres.connection import connect, query
+from drkit.postgres.connection import connect
 from drkit.postgres.scratch_settings import must_be, session_settings
 from drkit.postgres.superusers import superuser_names
 
@@ -53,7 +53,7 @@ def find_login(data_directory: str, socket: str, major: int) -> Login:
     for login in _candidates(data_directory, socket, major):
         try:
             with closing(connect(login.url(), None, "scratch")) as connection:
-                if query(connection, _IS_SUPERUSER)[0][0]:
+                if connection.query(_IS_SUPERUSER)[0][0]:
                     return login
         except (PostgresRefused, PostgresUnreachable) as error:
             refusal = error
@@ -77,8 +77,8 @@ def prove_isolated(login: Login) -> None:
     """
     expected = must_be(login.major)
     with closing(connect(login.url(), None, "scratch")) as connection:
-        shown = dict(query(connection, _SHOWN, (list(expected),)))
-        running = [row[0] for row in query(connection, _REACHING_OUT)]
+        shown = dict(connection.query(_SHOWN, (list(expected),)))
+        running = [row[0] for row in connection.query(_REACHING_OUT)]
     wrong = [name for name, value in expected.items() if shown.get(name) != value]
     if wrong or running:
         raise PostgresRefused(
