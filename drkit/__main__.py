@@ -31,9 +31,11 @@ def main() -> None:
 
 
 def _command_line(arguments: list[str]) -> None:
+    from drkit.cli import early
     from drkit.cli.errors import wants_json
     from drkit.cli.signals import end_at_signals
 
+    early.start(arguments)
     end_at_signals(as_json=wants_json(arguments))
     from drkit.cli.app import run  # takes a moment, in which a signal may come
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -64,6 +64,38 @@ class Storage(Protocol):
 
     def delete(self, name: str) -> None:
         """Remove `name`; a name that is not there is no error."""
+
+
+class ServerSession(Protocol):
+    """A session with the server, used for one statement after the other.
+
+    All methods but `alive` and `end` raise PostgresUnreachable where the session is
+    lost, and PostgresRefused where the server answers with an error.
+    """
+
+    def version(self) -> int:
+        """Return the server's version, as in 160004."""
+
+    def query(
+        self, statement: str, parameters: tuple[Any, ...] = ()
+    ) -> list[tuple[Any, ...]]:
+        """Run one statement and return its rows; parameters are `%s`."""
+
+    def send(self, statement: str, parameters: tuple[str, ...]) -> None:
+        """Send a statement, and don't wait; until `received` it takes no other.
+
+        Args:
+            statement: of one row with one column; parameters are `$1` and so on.
+        """
+
+    def received(self) -> str:
+        """Wait for the answer to what was sent; return its text."""
+
+    def alive(self) -> bool:
+        """Say whether the session is still there; cheap."""
+
+    def end(self) -> None:
+        """Close the session; what it still waits for is cancelled first."""
 
 
 class KeyProvider(Protocol):

@@ -26,13 +26,15 @@ if TYPE_CHECKING:
     from drkit.config.compiled import Compiled
     from drkit.config.policy import Policy
     from drkit.crypto.signing import Signer
+    from drkit.errors import DrkitError
     from drkit.model.standing import Rules
     from drkit.operations.fingerprints.of_backup import FingerprintWanted
     from drkit.operations.journal import Journal
     from drkit.operations.keys import Signing
     from drkit.operations.verifying.repository import Request
     from drkit.postgres.connection import Connection
-    from drkit.protocols import KeyProvider, Progress, Storage
+    from drkit.postgres.session_process import SessionProcess
+    from drkit.protocols import KeyProvider, Storage
     from drkit.repository.repository import Repository
 
 LONG_DEADLINE = timedelta(minutes=5)  # for work that nobody waits for
@@ -248,28 +250,38 @@ def fingerprint_wanted(policy: Policy, secrets: Secrets) -> FingerprintWanted | 
     if mode is None:
         return None
     from drkit.operations.fingerprints.of_backup import FingerprintWanted
-    from drkit.postgres.fingerprint import connector
 
-    password = password_of(policy, secrets)
-    connect = connector(policy.cluster.url, password, "fingerprint")
+    url, password = policy.cluster.url, password_of(policy, secrets)
+
+    def connect(database: str | None) -> Connection:
+        from drkit.postgres.connection import connector  # takes long, and has time
+
+        return connector(url, password, "fingerprint")(database)
+
     return FingerprintWanted(mode, connect)
 
 
-def heartbeat_writer(policy: Policy, secrets: Secrets) -> Callable[[Progress], None]:
-    """Return what writes a heartbeat for a backup."""
-    from drkit.operations.heartbeat import beat_for_backup
+def heartbeat_writer(
+    policy: Policy, secrets: Secrets, process: SessionProcess | None
+) -> Callable[[], Callable[[], DrkitError | None]]:
+    """Return what begins to write a heartbeat for a backup.
 
-    def write(progress: Progress) -> None:
-        beat_for_backup(
-            lambda: heartbeat_connection(policy, secrets), host_name(), progress
-        )
+    Args:
+        process: writes it; without one, this process does, when it is waited for.
+    """
+    from functools import partial
 
-    return write
+    from drkit.operations.backup_heartbeat import beat_for_backup
+
+    url, database = policy.cluster.url, policy.heartbeat.database
+    password = password_of(policy, secrets)
+    write = partial(beat_for_backup, url, password, database, host_name())
+    return (lambda: write) if process is None else partial(process.begin, write)
 
 
 def heartbeat_connection(policy: Policy, secrets: Secrets) -> Connection:
     """Connect to the database that has, or will have, the policy's heartbeat."""
-    from drkit.postgres.fingerprint import connector
+    from drkit.postgres.connection import connector
 
     password = password_of(policy, secrets)
     connect = connector(policy.cluster.url, password, "heartbeat")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from drkit import wiring
-from drkit.cli import render
+from drkit.cli import early, render
 from drkit.cli.session import Session, command
 from drkit.errors import UsageError
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from drkit.operations.backup_options import BackupOptions, Taken
     from drkit.operations.fingerprints.of_backup import FingerprintTaken
     from drkit.operations.framers.process import ProcessFramer
+    from drkit.postgres.session_process import SessionProcess
     from drkit.repository.repository import Repository
 
 OBJECTIVE_MISSED = 3
@@ -91,9 +92,13 @@ def backup(
 def _back_up(session: Session, policy: Policy, type_: BackupType, jobs: int) -> Taken:
     from drkit.operations.framers.process import framers
 
-    local = policy.backup.source == "local" and type_ is not BackupType.FULL
-    with framers(jobs if local else 0) as started:  # they get ready while this goes on
-        return _take(session, policy, type_, jobs, started)
+    local = policy.backup.source == "local"
+    pages = local and type_ is not BackupType.FULL
+    with (  # they get ready while this goes on
+        early.session_process(wanted=local) as process,
+        framers(jobs if pages else 0) as started,
+    ):
+        return _take(session, policy, type_, jobs, process, started)
 
 
 def _take(
@@ -101,6 +106,7 @@ def _take(
     policy: Policy,
     type_: BackupType,
     jobs: int,
+    process: SessionProcess | None,
     framers: Sequence[ProcessFramer],
 ) -> Taken:
     from drkit.operations.backup import take_backup
@@ -108,8 +114,8 @@ def _take(
 
     repository = wiring.open_repository(policy, session.secrets)
     wanted = _wanted(policy, repository, type_)
-    with closing(open_source(policy, session.secrets)) as opened:
-        options = _options(session, policy, jobs, opened.archiver, framers)
+    with closing(open_source(policy, session.secrets, process)) as opened:
+        options = _options(session, policy, jobs, opened.archiver, process, framers)
         return take_backup(
             repository,
             opened.present,
@@ -137,6 +143,7 @@ def _options(
     policy: Policy,
     jobs: int,
     archiver: Callable[[], str],
+    process: SessionProcess | None,
     framers: Sequence[ProcessFramer],
 ) -> BackupOptions:
     from drkit.operations.backup_options import BackupOptions
@@ -149,7 +156,7 @@ def _options(
         wal_timeout=policy.backup.wal_timeout,
         archiver=archiver,
         fingerprint=wiring.fingerprint_wanted(policy, session.secrets),
-        heartbeat=wiring.heartbeat_writer(policy, session.secrets),
+        heartbeat=wiring.heartbeat_writer(policy, session.secrets, process),
         framers=framers,
     )
 

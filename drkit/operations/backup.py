@@ -53,12 +53,24 @@ def take_backup(
         source.begin(f"drkit {new_label(begun.at, wanted.kind, last)}")
         # The server makes a checkpoint. Meanwhile there is time for what only has to be
         # done before the backup's end, and for importing what the rest takes.
-        if options.heartbeat is not None:
-            options.heartbeat(progress)
-        from drkit.operations.storing import store_backup  # noqa: PLC0415
+        with _heartbeat(options, progress):
+            from drkit.operations.storing import store_backup  # noqa: PLC0415
 
         return store_backup(
             repository, present, source, begun, wanted, options, progress
+        )
+
+
+@contextmanager
+def _heartbeat(options: BackupOptions, progress: Progress) -> Iterator[None]:
+    """Have a heartbeat written, if one is wanted, while the block runs."""
+    written = options.heartbeat() if options.heartbeat else None
+    yield
+    error = written() if written else None
+    if error is not None:
+        progress.warning(
+            f"no heartbeat was written for the backup: {error.message}",
+            hint=error.hint,
         )
 
 

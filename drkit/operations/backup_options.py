@@ -9,13 +9,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime, timedelta
 
+    from drkit.errors import DrkitError
     from drkit.model.backup import BackupSummary
     from drkit.operations.fingerprints.of_backup import (
         FingerprintTaken,
         FingerprintWanted,
     )
     from drkit.operations.framers.process import ProcessFramer
-    from drkit.protocols import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,8 @@ class BackupOptions:
         wal_timeout: how long each WAL segment that the backup needs may take to arrive.
         archiver: asks the server why archiving may be stuck, for the message.
         fingerprint: what to take along for later comparisons; None: nothing.
-        heartbeat: writes one, if the cluster has a table for it.
+        heartbeat: begins to write one, if the cluster has a table for it; returns what
+            waits for that, and returns why there is none.
         framers: processes that help reading changed pages, one for a job.
     """
 
@@ -40,7 +41,7 @@ class BackupOptions:
     wal_timeout: timedelta
     archiver: Callable[[], str]
     fingerprint: FingerprintWanted | None = None
-    heartbeat: Callable[[Progress], None] | None = None
+    heartbeat: Callable[[], Callable[[], DrkitError | None]] | None = None
     framers: Sequence[ProcessFramer] = ()
 
 

@@ -5,18 +5,13 @@ What it says there of the recovered data's age is in `drkit.operations.rpo`.
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import TYPE_CHECKING
 
-from drkit.errors import DrkitError
 from drkit.postgres import heartbeat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from drkit.postgres.connection import Connection
     from drkit.postgres.heartbeat import Beat
-    from drkit.protocols import Progress
 
 
 def create_heartbeat(connection: Connection, host: str) -> tuple[bool, Beat]:
@@ -56,23 +51,3 @@ def read_beat(connection: Connection) -> Beat | None:
         PostgresUnreachable: the connection was lost.
     """
     return heartbeat.read(connection)
-
-
-def beat_for_backup(
-    connect: Callable[[], Connection], host: str, progress: Progress
-) -> None:
-    """Write a heartbeat where there is a table for it, so that each backup holds one.
-
-    No backup fails for it. On a standby there is nothing to do: what its primary wrote
-    came with the WAL.
-    """
-    try:
-        with closing(connect()) as connection:
-            standby = connection.query("SELECT pg_is_in_recovery()")[0][0]
-            if not standby and heartbeat.has_table(connection):
-                heartbeat.write(connection, host)
-    except DrkitError as error:
-        progress.warning(
-            f"no heartbeat was written for the backup: {error.message}",
-            hint=error.hint,
-        )

@@ -19,7 +19,7 @@ from drkit.errors import PostgresRefused, PostgresUnreachable, UsageError
 from drkit.postgres.peer import acting_as, socket_owner
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from psycopg.pq.abc import PGconn, PGresult
 
@@ -123,11 +123,15 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
             return False
         return True
 
-    def end(self) -> None:
-        """Close the session; what it still waits for is cancelled first."""
+    def cancel_running(self) -> None:
+        """Ask the server to end the statement that runs, if any; from any thread."""
         if self.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
             with suppress(psycopg.Error):
                 self.cancel_safe(timeout=CANCEL_WITHIN)
+
+    def end(self) -> None:
+        """Close the session; what it still waits for is cancelled first."""
+        self.cancel_running()
         self.close()
 
 
@@ -156,6 +160,22 @@ def connect(url: str, password: str | None, purpose: str) -> Connection:
         connection.close()
         raise
     return connection
+
+
+def connector(
+    url: str, password: str | None, purpose: str
+) -> Callable[[str | None], Connection]:
+    """Return what opens a session in a database: None is the one that the URL names.
+
+    Args:
+        url: as for `connect`, as the others are.
+    """
+
+    def open_(database: str | None) -> Connection:
+        place = {} if database is None else {"dbname": database}
+        return connect(make_conninfo(url, **place), password, purpose)
+
+    return open_
 
 
 def replication_connect(url: str, password: str | None, purpose: str) -> PGconn:

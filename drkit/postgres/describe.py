@@ -10,8 +10,8 @@ from drkit.model.head import ServerDescription
 from drkit.model.page import PAGE
 
 if TYPE_CHECKING:
-    from drkit.postgres.connection import Connection
     from drkit.postgres.facts import ServerFacts
+    from drkit.protocols import ServerSession
 
 _CONTROL = """
     SELECT s.catalog_version_no, s.pg_control_version, i.blocks_per_segment
@@ -20,13 +20,13 @@ _CONTROL = """
 _GROUP_READ = 0o050
 
 
-def describe(connection: Connection, facts: ServerFacts) -> ServerDescription:
+def describe(session: ServerSession, facts: ServerFacts) -> ServerDescription:
     """Return what a restore needs to know of the server.
 
     Raises:
         PostgresRefused: its pages have another size than drkit can verify.
     """
-    catalog, control, blocks = connection.query(_CONTROL)[0]
+    catalog, control, blocks = session.query(_CONTROL)[0]
     if facts.block_size != PAGE:
         raise PostgresRefused(
             f"the server was built with pages of {facts.block_size} bytes; drkit reads "

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from drkit.model.lsn import Lsn
 
 if TYPE_CHECKING:
-    from drkit.postgres.connection import Connection
+    from drkit.protocols import ServerSession
 
 # One statement, so that everything is of one moment. A standby has no current LSN to
 # write at, and its last checkpoint may be of an older timeline than what it replays.
@@ -50,6 +50,9 @@ _FACTS = f"""
     FROM pg_control_system() AS s, pg_control_init() AS i,
         pg_control_checkpoint() AS c, pg_control_recovery() AS r
 """  # noqa: S608  made of constants
+UTC_NOW = (
+    """to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US')"""
+)
 _TABLESPACES = """
     SELECT oid::bigint, spcname::text, pg_tablespace_location(oid)
     FROM pg_tablespace WHERE spcname NOT IN ('pg_default', 'pg_global') ORDER BY oid
@@ -111,24 +114,24 @@ class ServerFacts:
         return self.version_num // 10000
 
 
-def read_timeline(connection: Connection) -> int:
+def read_timeline(session: ServerSession) -> int:
     """Ask the server for the timeline that it writes, or replays.
 
     Raises:
-        PostgresUnreachable: the connection was lost.
+        PostgresUnreachable: the session was lost.
     """
-    return int(connection.query(_ONLY_TIMELINE)[0][0])
+    return int(session.query(_ONLY_TIMELINE)[0][0])
 
 
-def read_facts(connection: Connection) -> ServerFacts:
+def read_facts(session: ServerSession) -> ServerFacts:
     """Ask the server what a backup must know of it.
 
     Raises:
         PostgresRefused: the role may not see the settings.
-        PostgresUnreachable: the connection was lost.
+        PostgresUnreachable: the session was lost.
     """
-    row = connection.query(_FACTS)[0]
-    spaces = connection.query(_TABLESPACES)
+    row = session.query(_FACTS)[0]
+    spaces = session.query(_TABLESPACES)
     return ServerFacts(
         version_num=row[0],
         system_identifier=row[1],
@@ -154,11 +157,15 @@ def read_facts(connection: Connection) -> ServerFacts:
     )
 
 
-def read_time(connection: Connection) -> datetime:
+def read_time(session: ServerSession) -> datetime:
     """Ask for the server's time, which the commits in its WAL carry, in UTC.
 
     Raises:
-        PostgresUnreachable: the connection was lost.
+        PostgresUnreachable: the session was lost.
     """
-    now: datetime = connection.query("SELECT clock_timestamp()")[0][0]
-    return now.astimezone(UTC)
+    return parse_time(session.query(f"SELECT {UTC_NOW}")[0][0])
+
+
+def parse_time(text: str) -> datetime:
+    """Return the time that `UTC_NOW` stands for."""
+    return datetime.fromisoformat(f"{text}+00:00")

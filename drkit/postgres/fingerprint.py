@@ -10,14 +10,12 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from psycopg.conninfo import make_conninfo
-
 from drkit.model.fingerprint import Content, SequenceState
 from drkit.model.fingerprint_stable import Block, digest
-from drkit.postgres.connection import connect, translated
+from drkit.postgres.connection import translated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from drkit.postgres.connection import Connection
 
@@ -113,22 +111,6 @@ class Moment(NamedTuple):
 
     lsn: str
     restore_point: str | None
-
-
-def connector(
-    url: str, password: str | None, purpose: str
-) -> Callable[[str | None], Connection]:
-    """Return what opens a session in a database: None is the one that the URL names.
-
-    Args:
-        url: as for `drkit.postgres.connection.connect`, as the others are.
-    """
-
-    def open_(database: str | None) -> Connection:
-        place = {} if database is None else {"dbname": database}
-        return connect(make_conninfo(url, **place), password, purpose)
-
-    return open_
 
 
 def prepare(connection: Connection) -> None:

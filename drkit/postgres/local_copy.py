@@ -24,16 +24,21 @@ if TYPE_CHECKING:
     from drkit.model.changes import ChangedBlocks
     from drkit.model.copied import Copied
     from drkit.model.head import WalPosition
-    from drkit.postgres.connection import Connection
     from drkit.postgres.local_cluster import LocalCluster
-    from drkit.protocols import Clock, ContentWriter, ParentContent, Progress
+    from drkit.protocols import (
+        Clock,
+        ContentWriter,
+        ParentContent,
+        Progress,
+        ServerSession,
+    )
 
 _SUMMARIZER_STALLS = timedelta(seconds=60)
 
 
 def changed_since(
     parent: ParentContent,
-    connection: Connection,
+    session: ServerSession,
     cluster: LocalCluster,
     start: WalPosition,
     clock: Clock,
@@ -41,10 +46,10 @@ def changed_since(
     """Return what tells the pages that changed since a parent; else why nothing can.
 
     Args:
-        start: of the backup that was begun on `connection`.
+        start: of the backup that was begun in `session`.
 
     Raises:
-        PostgresUnreachable: the connection was lost.
+        PostgresUnreachable: the session was lost.
         PostgresRefused: the role may not ask.
     """
     head, facts = parent.chain.head, cluster.facts
@@ -53,7 +58,7 @@ def changed_since(
     changed: ChangedBlocks | None = None
     if facts.version_num >= SINCE_VERSION and facts.summarize_wal:
         found = changed_blocks(
-            connection,
+            session,
             cluster.data_directory,
             cluster.history,
             head.start.lsn,
@@ -78,7 +83,7 @@ def changed_since(
 
 
 def copy_cluster(
-    connection: Connection,
+    session: ServerSession,
     cluster: LocalCluster,
     start: WalPosition,
     detection: Detection | None,
@@ -89,13 +94,13 @@ def copy_cluster(
     """Read all files, one thread per writer, and `pg_control` after all others.
 
     Args:
-        connection: asked only about pages that may be damaged.
+        session: asked only about pages that may be damaged.
         detection: for an incremental; None to read everything.
         check_session: raises if the backup's session is lost; called now and then.
     """
     names = {one.oid: one.name for one in cluster.facts.tablespaces}
     found = scan(cluster.data_directory, names, cluster.server.catalog_version)
-    checker = _checker(connection, cluster, start)
+    checker = _checker(session, cluster, start)
     reading = Reading(found, detection, start.lsn, checker, progress)
     progress.phase("copy", reading.total())
     tasks = [reading.worker(writer) for writer in writers]
@@ -106,13 +111,13 @@ def copy_cluster(
 
 
 def _checker(
-    connection: Connection, cluster: LocalCluster, start: WalPosition
+    session: ServerSession, cluster: LocalCluster, start: WalPosition
 ) -> PageChecker | None:
     if not cluster.facts.data_checksums:
         return None
 
     def insert_lsn() -> int:
-        return read_facts(connection).insert_lsn
+        return read_facts(session).insert_lsn
 
     return PageChecker(start.lsn, insert_lsn, cluster.server.relation_segment_size)
 

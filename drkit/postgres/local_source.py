@@ -17,47 +17,49 @@ from drkit.postgres.session import BackupSession
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from drkit.postgres.connection import Connection
     from drkit.postgres.detection import Detection
     from drkit.postgres.local_cluster import LocalCluster
-    from drkit.protocols import Clock, ContentWriter, ParentContent, Progress
+    from drkit.protocols import (
+        Clock,
+        ContentWriter,
+        ParentContent,
+        Progress,
+        ServerSession,
+    )
 
 
 class LocalSource:
     """Reads a cluster's files in parallel, between pg_backup_start and pg_backup_stop.
 
     Args:
-        connection: held open for as long as the backup runs.
+        session: held open for as long as the backup runs.
     """
 
     def __init__(
-        self, connection: Connection, cluster: LocalCluster, clock: Clock
+        self, session: ServerSession, cluster: LocalCluster, clock: Clock
     ) -> None:
-        self._connection = connection
+        self._session = session
         self._clock = clock
-        self._session = BackupSession(connection)
+        self._backup = BackupSession(session)
         self._cluster = cluster
         self._start: WalPosition | None = None
         self._detection: Detection | None = None
 
     def begin(self, label: str) -> None:
         """Send pg_backup_start, with an immediate checkpoint."""
-        self._session.begin(label)
-        import drkit.postgres.local_copy  # noqa: F401, PLC0415  there is time for it
+        self._backup.begin(label)
 
     def start(self, parent: ParentContent | None) -> Started:
         """Wait for pg_backup_start, and find out what changed since the parent."""
         from drkit.postgres.local_copy import changed_since  # noqa: PLC0415
 
-        lsn, session = self._session.start(), self._session
-        if session.time is None:
+        lsn, backup = self._backup.start(), self._backup
+        if backup.time is None:
             raise ValueError("start before begin")
-        self._start = start = WalPosition(lsn, session.timeline, session.time)
+        self._start = start = WalPosition(lsn, backup.timeline, backup.time)
         if parent is None:
             return Started(start)
-        found = changed_since(
-            parent, self._connection, self._cluster, start, self._clock
-        )
+        found = changed_since(parent, self._session, self._cluster, start, self._clock)
         if isinstance(found, str):
             return Started(start, found)
         self._detection = found
@@ -70,7 +72,7 @@ class LocalSource:
         if self._start is None:
             raise ValueError("copy before start")
         return copy_cluster(
-            self._connection,
+            self._session,
             self._cluster,
             self._start,
             self._detection,
@@ -81,17 +83,17 @@ class LocalSource:
 
     def stop(self) -> BackupEnd:
         """Run pg_backup_stop; its WAL is switched, not waited for."""
-        lsn, label, tablespace_map = self._session.stop()
-        timeline = self._session.timeline
-        position = WalPosition(lsn, timeline, read_time(self._connection))
+        lsn, label, tablespace_map = self._backup.stop()
+        timeline = self._backup.timeline
+        position = WalPosition(lsn, timeline, read_time(self._session))
         return BackupEnd(position, label, tablespace_map)
 
     def close(self) -> None:
-        """Close the connection; the server ends a backup that was not stopped."""
-        self._connection.end()
+        """End the session; the server ends a backup that was not stopped."""
+        self._session.end()
 
     def _check_session(self) -> None:
-        if not self._session.alive():
+        if not self._backup.alive():
             raise PostgresUnreachable(
                 "the session that holds the backup open was lost, and the backup with "
                 "it",

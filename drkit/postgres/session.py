@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from drkit.errors import PostgresRefused
 from drkit.model.lsn import Lsn
-from drkit.postgres.facts import read_timeline
+from drkit.postgres.facts import UTC_NOW, parse_time, read_timeline
 
 if TYPE_CHECKING:
-    from drkit.postgres.connection import Connection
+    from datetime import datetime
+
+    from drkit.protocols import ServerSession
 
 # The two files as the bytes that the server itself would have written.
 _STOP = """
@@ -22,10 +23,10 @@ _STOP = """
 # A backup starts from the last checkpoint, on a standby the last restartpoint. The
 # timeline of that one may be older than what the standby replays by now. All is asked
 # for at once, since the answer is fetched later.
-_START = """
+_START = f"""
     SELECT concat_ws(' ', lsn, (SELECT timeline_id FROM pg_control_checkpoint()),
-        to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'))
-"""
+        {UTC_NOW})
+"""  # noqa: S608  made of constants
 _LABEL_TIMELINE = re.compile(rb"^START TIMELINE: (\d+)$", re.MULTILINE)
 
 
@@ -38,17 +39,17 @@ class BackupStop(NamedTuple):
 
 
 class BackupSession:
-    """A base backup in the server's eyes: it lives and dies with one connection.
+    """A base backup in the server's eyes: it lives and dies with one session.
 
-    The connection must stay open, and be used for nothing long, until `stop`.
+    The session must stay open, and be used for nothing long, until `stop`.
 
     Attributes:
         timeline: the one that the backup started on; 0 before.
         time: of the start by the server's clock, in UTC; None before.
     """
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, session: ServerSession) -> None:
+        self._session = session
         self.timeline = 0
         self.time: datetime | None = None
 
@@ -59,12 +60,12 @@ class BackupSession:
             label: what the backup label calls it.
 
         Raises:
-            PostgresUnreachable: the connection was lost.
+            PostgresUnreachable: the session was lost.
         """
         function = "pg_backup_start($1, true)"
         if self._old_functions:
             function = "pg_start_backup($1, true, false)"
-        self._connection.send(f"{_START} FROM {function} AS lsn", (label,))
+        self._session.send(f"{_START} FROM {function} AS lsn", (label,))
 
     def start(self) -> Lsn:
         """Return the start LSN of the backup that was begun.
@@ -72,11 +73,11 @@ class BackupSession:
         Raises:
             PostgresRefused: the server or the role's rights forbid it, or a standby
                 has not come to a checkpoint of its new timeline yet.
-            PostgresUnreachable: the connection was lost.
+            PostgresUnreachable: the session was lost.
         """
-        lsn, timeline, time = self._connection.received().split()
+        lsn, timeline, time = self._session.received().split()
         self.timeline = int(timeline)
-        self.time = datetime.fromisoformat(f"{time}+00:00")
+        self.time = parse_time(time)
         self._refuse_other_timeline()
         return Lsn.parse(lsn)
 
@@ -86,12 +87,12 @@ class BackupSession:
         Raises:
             PostgresRefused: the standby was promoted, or changed its timeline,
                 meanwhile.
-            PostgresUnreachable: the connection was lost, and the backup with it.
+            PostgresUnreachable: the session was lost, and the backup with it.
         """
         function = "pg_stop_backup" if self._old_functions else "pg_backup_stop"
         # the older function wants `exclusive` first
         arguments = "false, false" if self._old_functions else "false"
-        row = self._connection.query(f"{_STOP} FROM {function}({arguments})")[0]
+        row = self._session.query(f"{_STOP} FROM {function}({arguments})")[0]
         label = bytes(row[1])
         self.timeline = _started_on(label)
         self._refuse_other_timeline()
@@ -99,15 +100,15 @@ class BackupSession:
 
     def alive(self) -> bool:
         """Say whether the session, and with it the backup, is still there; cheap."""
-        return self._connection.alive()
+        return self._session.alive()
 
     @property
     def _old_functions(self) -> bool:
-        return self._connection.version() < 150000
+        return self._session.version() < 150000
 
     def _refuse_other_timeline(self) -> None:
         """Refuse a backup whose WAL is not all of the timeline that it started on."""
-        timeline = read_timeline(self._connection)
+        timeline = read_timeline(self._session)
         if timeline != self.timeline:
             raise PostgresRefused(
                 f"the server went from timeline {self.timeline} to {timeline} since "

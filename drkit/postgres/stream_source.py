@@ -30,10 +30,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from drkit.model.head import ServerDescription
-    from drkit.postgres.connection import Connection
     from drkit.postgres.facts import ServerFacts
     from drkit.postgres.replication import BaseBackupStream, StreamStart
-    from drkit.protocols import ContentWriter, ParentContent, Progress
+    from drkit.protocols import (
+        ContentWriter,
+        ParentContent,
+        Progress,
+        ServerSession,
+    )
 
 # A server refuses to start from a backup that says of itself that it is not whole.
 _NOT_WHOLE = re.compile(rb"^INCREMENTAL FROM (?:LSN|TLI): [^\n]*\n", re.MULTILINE)
@@ -43,18 +47,18 @@ class StreamSource:
     """Reads a cluster through `BASE_BACKUP`, as from another host or container.
 
     Args:
-        connection: an ordinary one, for what the stream does not tell.
+        session: an ordinary one, for what the stream does not tell.
         stream: on a replication connection.
     """
 
     def __init__(
         self,
-        connection: Connection,
+        session: ServerSession,
         stream: BaseBackupStream,
         facts: ServerFacts,
         server: ServerDescription,
     ) -> None:
-        self._connection = connection
+        self._session = session
         self._stream = stream
         self._facts = facts
         self._server = server
@@ -75,7 +79,7 @@ class StreamSource:
             refusal = why_full(parent, self._facts)
             refusal = refusal or self._start_incremental(parent)
         begun = self._begun = self._begun or self._stream.begin(self._label)
-        time = read_time(self._connection)
+        time = read_time(self._session)
         return Started(WalPosition(begun.lsn, begun.timeline, time), refusal)
 
     def copy(self, writers: Sequence[ContentWriter], progress: Progress) -> Copied:
@@ -121,15 +125,15 @@ class StreamSource:
             )
         beside = self._receiving.beside
         return BackupEnd(
-            WalPosition(lsn, timeline, read_time(self._connection)),
+            WalPosition(lsn, timeline, read_time(self._session)),
             _NOT_WHOLE.sub(b"", beside.get(b"backup_label", b"")),
             bytes(beside.get(b"tablespace_map", b"")),
         )
 
     def close(self) -> None:
-        """Close both connections; the server ends an unfinished backup."""
+        """End both sessions; the server ends an unfinished backup."""
         self._stream.close()
-        self._connection.close()
+        self._session.end()
 
     def _start_incremental(self, parent: ParentContent) -> str | None:
         """Begin an incremental; return why the server does not stream one."""
@@ -138,7 +142,7 @@ class StreamSource:
             manifest = read_server_manifest(parent)
             begun = self._stream.begin_incremental(self._label, manifest)
             truncated = truncations(
-                self._connection,
+                self._session,
                 head.start.timeline,
                 head.start.lsn,
                 begun.lsn,
@@ -183,7 +187,7 @@ class StreamSource:
         )
 
     def _insert_lsn(self) -> int:
-        return read_facts(self._connection).insert_lsn
+        return read_facts(self._session).insert_lsn
 
     def _tablespaces(self) -> list[Tablespace]:
         names = {one.oid: one.name for one in self._facts.tablespaces}

@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 
     from drkit.model.changes import ChangedBlocks
     from drkit.model.timeline import TimelineHistory
-    from drkit.postgres.connection import Connection
     from drkit.postgres.summaryfile import SummaryFile
-    from drkit.protocols import Clock
+    from drkit.protocols import Clock, ServerSession
 
 SINCE_VERSION = 170000
 
@@ -43,7 +42,7 @@ class _Stretch(NamedTuple):
 
 
 def changed_blocks(
-    connection: Connection,
+    session: ServerSession,
     data_directory: str,
     history: TimelineHistory,
     since: Lsn,
@@ -63,10 +62,10 @@ def changed_blocks(
         timeout: how long the server may make no headway with summarizing.
 
     Raises:
-        PostgresUnreachable: the connection was lost.
+        PostgresUnreachable: the session was lost.
         PostgresRefused: the role may not ask.
     """
-    reason = _wait_until_summarized(connection, until, timeout, clock)
+    reason = _wait_until_summarized(session, until, timeout, clock)
     if reason is not None:
         return reason
     try:
@@ -82,15 +81,15 @@ def changed_blocks(
 
 
 def _wait_until_summarized(
-    connection: Connection, until: Lsn, timeout: timedelta, clock: Clock
+    session: ServerSession, until: Lsn, timeout: timedelta, clock: Clock
 ) -> str | None:
     """Wait; return what is in the way, or None when summaries reach `until`."""
-    version = connection.version()
+    version = session.version()
     if version < SINCE_VERSION:
         return f"PostgreSQL {version // 10000} makes no WAL summaries; 17 and later do"
     pause, furthest, moved = _FIRST_PAUSE, -1, clock.monotonic()
     while True:
-        on, *positions = connection.query(_STATE)[0]
+        on, *positions = session.query(_STATE)[0]
         summarized, pending = map(Lsn.parse, positions)
         if not on:
             return "summarize_wal is off, so the server does not note what changes"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from psycopg import pq
-
 from drkit.errors import Corrupt, PostgresRefused, PostgresUnreachable, SourceUnreadable
 from drkit.model.timeline import TimelineHistory
 
@@ -49,19 +47,23 @@ def ask_history(replication: PGconn, timeline: int) -> TimelineHistory:
         PostgresUnreachable: the connection was lost.
         Corrupt: it is no history.
     """
+    from psycopg import pq  # noqa: PLC0415  `read_history` goes without it
+
     if timeline == _FIRST:
         return TimelineHistory(timeline)
     result = replication.exec_(f"TIMELINE_HISTORY {timeline}".encode())
     if result.status != pq.ExecStatus.TUPLES_OK:
-        raise _refused(replication, timeline)
+        raise _refused(
+            replication, timeline, usable=replication.status == pq.ConnStatus.OK
+        )
     content = result.get_value(0, _CONTENT) or b""
     return _parse(timeline, content, f"{timeline:08X}.history of the server")
 
 
-def _refused(replication: PGconn, timeline: int) -> DrkitError:
+def _refused(replication: PGconn, timeline: int, *, usable: bool) -> DrkitError:
     why = replication.get_error_message().strip()
     what = f"can't get the history of timeline {timeline} from the server: {why}"
-    if replication.status != pq.ConnStatus.OK:
+    if not usable:
         return PostgresUnreachable(what, hint="see the server's log for the reason")
     return PostgresRefused(what, hint=_HINT)
 

@@ -18,7 +18,7 @@ from drkit.model.lsn import Lsn
 
 if TYPE_CHECKING:
     from drkit.model.changes import ChangedBlocks
-    from drkit.postgres.connection import Connection
+    from drkit.protocols import ServerSession
 
 _OVERLAPPING = """
     SELECT start_lsn::text, end_lsn::text FROM pg_available_wal_summaries()
@@ -37,7 +37,7 @@ _LIMITS = """
 
 
 def truncations(
-    connection: Connection,
+    session: ServerSession,
     timeline: int,
     since: Lsn,
     until: Lsn,
@@ -58,7 +58,7 @@ def truncations(
         PostgresUnreachable: the connection was lost.
         PostgresRefused: the role may not ask, or a summary has just been removed.
     """
-    found = connection.query(_OVERLAPPING, (timeline, str(since), str(until)))
+    found = session.query(_OVERLAPPING, (timeline, str(since), str(until)))
     reached = since
     for start, end in found:
         if Lsn.parse(start) > reached:
@@ -67,7 +67,7 @@ def truncations(
     if reached < until:
         return f"WAL from {reached} to {until} is not summarized"
     starts, ends = [start for start, _ in found], [end for _, end in found]
-    rows = connection.query(_LIMITS, (starts, ends, timeline))
+    rows = session.query(_LIMITS, (starts, ends, timeline))
     relations = [Relation(*row[:3]) for row in rows]
     limits = np.array([row[3] for row in rows], dtype=np.uint32)
     return unite([Summary(relations, limits, NO_BLOCKS)], segment_blocks)

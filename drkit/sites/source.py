@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from drkit.config.policy import Policy
     from drkit.model.head import ServerDescription
-    from drkit.postgres.connection import Connection
     from drkit.postgres.facts import ServerFacts
-    from drkit.protocols import BaseBackupSource
+    from drkit.postgres.session_process import SessionProcess
+    from drkit.protocols import BaseBackupSource, ServerSession
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,13 @@ class OpenedSource:
         self.source.close()
 
 
-def open_source(policy: Policy, secrets: wiring.Secrets) -> OpenedSource:
+def open_source(
+    policy: Policy, secrets: wiring.Secrets, process: SessionProcess | None = None
+) -> OpenedSource:
     """Connect to the cluster and return how its files are read.
+
+    Args:
+        process: holds the session; without one, this process does.
 
     Raises:
         PostgresUnreachable, PostgresRefused: as the server answers.
@@ -55,12 +60,12 @@ def open_source(policy: Policy, secrets: wiring.Secrets) -> OpenedSource:
     local = policy.backup.source == "local"
     opening = _local_source if local else _stream_source
     with ExitStack() as on_failure:
-        connection = wiring.connect_to(policy, secrets, "backup")
-        on_failure.callback(connection.close)
-        facts = read_facts(connection)
+        session = _session(policy, secrets, process)
+        on_failure.callback(session.end)
+        facts = read_facts(session)
         refuse_unless_backupable(facts, policy.cluster.system_identifier)
-        server = describe(connection, facts)
-        source, history = opening(policy, secrets, connection, facts, server)
+        server = describe(session, facts)
+        source, history = opening(policy, secrets, session, facts, server)
         on_failure.pop_all()
     archiver = archiver_asker(
         lambda: wiring.connect_to(policy, secrets, "backup watch")
@@ -68,10 +73,19 @@ def open_source(policy: Policy, secrets: wiring.Secrets) -> OpenedSource:
     return OpenedSource(Present(server, history, facts.current_lsn), source, archiver)
 
 
+def _session(
+    policy: Policy, secrets: wiring.Secrets, process: SessionProcess | None
+) -> ServerSession:
+    if process is None:
+        return wiring.connect_to(policy, secrets, "backup")
+    process.log_in(policy.cluster.url, wiring.password_of(policy, secrets), "backup")
+    return process
+
+
 def _local_source(
     policy: Policy,
     secrets: wiring.Secrets,  # noqa: ARG001  as _stream_source
-    connection: Connection,
+    session: ServerSession,
     facts: ServerFacts,
     server: ServerDescription,
 ) -> tuple[BaseBackupSource, TimelineHistory]:
@@ -83,13 +97,13 @@ def _local_source(
     history = _history(facts, lambda: read_history(directory, facts.timeline))
     audit_every = policy.backup.audit_every
     cluster = LocalCluster(facts, server, history, directory, audit_every)
-    return LocalSource(connection, cluster, wiring.SystemClock()), history
+    return LocalSource(session, cluster, wiring.SystemClock()), history
 
 
 def _stream_source(
     policy: Policy,
     secrets: wiring.Secrets,
-    connection: Connection,
+    session: ServerSession,
     facts: ServerFacts,
     server: ServerDescription,
 ) -> tuple[BaseBackupSource, TimelineHistory]:
@@ -106,7 +120,7 @@ def _stream_source(
     replication = replicate()
     history = _history(facts, lambda: ask_history(replication, facts.timeline))
     stream = BaseBackupStream(replication, replicate)
-    return StreamSource(connection, stream, facts, server), history
+    return StreamSource(session, stream, facts, server), history
 
 
 def _history(

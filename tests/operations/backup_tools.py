@@ -18,7 +18,7 @@ from drkit.model.label import BackupKind
 from drkit.operations.backup import take_backup
 from drkit.operations.backup_options import BackupOptions
 from drkit.operations.fingerprints.of_backup import FingerprintWanted
-from drkit.postgres.fingerprint import connector
+from drkit.postgres.connection import connector
 from drkit.repository.identity import read_lineage
 from drkit.repository.keyring import Keyring
 from drkit.repository.layout import REPOSITORY, Layout

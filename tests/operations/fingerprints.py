@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 from drkit.operations.fingerprints.taking import take, take_again
-from drkit.postgres.fingerprint import connector
+from drkit.postgres.connection import connector
 from drkit.wiring import SystemClock
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from drkit.model.evidence import CheckState
 from drkit.model.page import PAGE
 from drkit.model.verification import VerificationRules
 from drkit.operations.proving.checks import Subject, prove
-from drkit.postgres.fingerprint import connector
+from drkit.postgres.connection import connector
 from drkit.postgres.pages import checksums
 from drkit.wiring import SystemClock
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,13 +30,25 @@ _WAITING = """
         AND query LIKE '%backup_start%' AND wait_event_type IS NOT NULL
 """
 _CHECKPOINTER = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'"
+_NO_FORK = """
+import os, sys
+
+def fail():
+    raise BlockingIOError(11, "Resource temporarily unavailable")
+
+os.fork = fail
+sys.argv[0] = "drkit"
+from drkit.__main__ import main
+main()
+"""
 _TOLD = """
 import sys
 from drkit.postgres.session import BackupSession
 begin = BackupSession.begin
 
 def told(self, label):
-    print("begun", "numpy" in sys.modules, file=sys.stderr)
+    heavy = [name for name in ("numpy", "psycopg") if name in sys.modules]
+    print("begun with", heavy, file=sys.stderr)
     begin(self, label)
 
 BackupSession.begin = told
@@ -109,6 +122,29 @@ def test_a_session_that_ends_before_the_checkpoint(protected: Protected) -> None
     protected.backup()
 
 
+def test_a_session_whose_process_is_killed(protected: Protected) -> None:
+    with no_checkpoint(protected.cluster), waiting_backup(protected) as process:
+        os.kill(session_process(process.pid), signal.SIGKILL)
+        _, said = process.communicate(timeout=30)
+        assert process.returncode == 17
+        assert "the process that held the session with PostgreSQL has ended" in said
+    assert protected.labels() == []
+    assert_tidy(site(protected))
+    protected.backup()
+
+
+def session_process(parent: int) -> int:
+    """Find the fork of a backup: it has its command line."""
+    command = Path(f"/proc/{parent}/cmdline").read_bytes()
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    (found,) = [
+        int(child)
+        for child in children
+        if Path(f"/proc/{child}/cmdline").read_bytes() == command
+    ]
+    return found
+
+
 def test_a_checkpoint_that_takes_its_time_is_waited_for(protected: Protected) -> None:
     with ExitStack() as stack:
         with no_checkpoint(protected.cluster):
@@ -123,14 +159,34 @@ def test_a_checkpoint_that_takes_its_time_is_waited_for(protected: Protected) ->
 def test_what_is_heavy_is_imported_once_the_server_has_begun(
     protected: Protected,
 ) -> None:
-    """Or the import would come before the checkpoint, not beside it."""
+    """Or the import would come before the checkpoint, not beside it.
+
+    What speaks with the server is imported by the process that holds the session.
+    """
+    scripted_backup(protected, _TOLD)  # has the policy to check, which takes psycopg
+    done = scripted_backup(protected, _TOLD)
+    assert done.returncode == 0, done.stderr
+    assert "begun with []" in done.stderr
+
+
+def test_a_session_of_its_own_process_where_there_is_no_other(
+    protected: Protected,
+) -> None:
+    protected.drkit("heartbeat", NAME, "--create")
+    done = scripted_backup(protected, _NO_FORK)
+    assert done.returncode == 0, done.stderr
+    assert len(protected.labels()) == 1
+
+
+def scripted_backup(
+    protected: Protected, script: str
+) -> subprocess.CompletedProcess[str]:
+    """Take a backup with a program that changes something of drkit first."""
     arguments = ["backup", NAME, "--policy-dir", str(protected.home)]
-    done = subprocess.run(
-        [sys.executable, "-c", _TOLD, *arguments],
+    return subprocess.run(
+        [sys.executable, "-c", script, *arguments],
         env={"PATH": os.environ["PATH"], "HOME": str(protected.home)},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    assert "begun False" in done.stderr

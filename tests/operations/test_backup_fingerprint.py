@@ -18,7 +18,8 @@ from drkit.model.retention import Retention
 from drkit.operations.expire import execute_expire, plan_expire
 from drkit.operations.fingerprints.taking import compare
 from drkit.operations.verifying.repository import Request, verify
-from drkit.postgres.fingerprint import BUSY, connector
+from drkit.postgres.connection import connector
+from drkit.postgres.fingerprint import BUSY
 from drkit.postgres.interruptible import Interruptible
 from drkit.repository.fingerprint import fingerprint_of
 from tests.operations.backup_tools import (

@@ -19,7 +19,7 @@ from drkit.operations.fingerprints.taking import (
     deviations,
     take,
 )
-from drkit.postgres.fingerprint import connector
+from drkit.postgres.connection import connector
 from drkit.wiring import SystemClock
 from tests.operations.fingerprints import PLANTED, fill, taken, taken_again, writers
 from tests.operations.scene import restore

@@ -12,7 +12,8 @@ from drkit.model.finding import State
 from drkit.model.fingerprint import Mode
 from drkit.operations.fingerprints.taking import Limits, take
 from drkit.operations.preflight import check_fingerprint
-from drkit.postgres.fingerprint import FORBIDDEN, connector
+from drkit.postgres.connection import connector
+from drkit.postgres.fingerprint import FORBIDDEN
 from drkit.postgres.fingerprint_rights import missing_grants
 from drkit.sites.check import check_subject
 from tests.operations.fingerprints import fill

@@ -12,7 +12,7 @@ from drkit.model.fingerprint import Mode
 from drkit.model.recovery import RecoveryTarget, TargetKind
 from drkit.model.verification import Assertion, Comparison
 from drkit.operations.proving.checks import Subject
-from drkit.postgres.fingerprint import connector
+from drkit.postgres.connection import connector
 from tests.operations.fingerprints import taken
 from tests.operations.proofs import ODD, RULES, failures, fill, fill_odd, proof_of
 from tests.operations.scene import backup
