@@ -17,6 +17,7 @@ _HELP = {"--help", "-h"}
 
 def main() -> None:
     """Run the command line and exit."""
+    open_standard_streams()
     start_fast()
     arguments = sys.argv[1:]
     command = arguments[:2]
@@ -35,11 +36,13 @@ def _command_line(arguments: list[str]) -> None:
     from drkit.cli.errors import wants_json
     from drkit.cli.signals import end_at_signals
 
-    early.start(arguments)
     end_at_signals(as_json=wants_json(arguments))
+    early.start(arguments)
     from drkit.cli.app import run  # takes a moment, in which a signal may come
 
-    _leave(run(arguments))
+    code = run(arguments)
+    early.end()
+    _leave(code)
 
 
 def _leave(code: int) -> None:
@@ -56,6 +59,18 @@ def _leave(code: int) -> None:
         except OSError:
             code = code or 1
     os._exit(code)
+
+
+def open_standard_streams() -> None:
+    """Let no file get the number of a standard stream that is closed.
+
+    What is written to standard error past Python would get into that file.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
 
 
 def start_fast() -> None:

@@ -10,20 +10,25 @@ if TYPE_CHECKING:
 
     from drkit.postgres.session_process import SessionProcess
 
+_HELP = {"--help", "-h"}
+
 _started: list[SessionProcess] = []
 
 
 def start(arguments: list[str]) -> None:
-    """Start what the command will need; nothing is lost if it turns out not to.
-
-    This process must not have another thread yet.
-    """
-    if "backup" in arguments:
+    """Start what the command will need; this process must not have threads yet."""
+    if arguments[:1] == ["backup"] and _HELP.isdisjoint(arguments):
         from drkit.postgres.session_process import session_process
 
         process = session_process()
         if process is not None:
             _started.append(process)
+
+
+def end() -> None:
+    """End what was started and not needed after all."""
+    while _started:
+        _started.pop().end()
 
 
 @contextmanager
@@ -32,10 +37,9 @@ def session_process(*, wanted: bool) -> Iterator[SessionProcess | None]:
 
     It ends with the block; at once if it is not wanted.
     """
+    if not wanted:
+        end()
     process = _started.pop() if _started else None
-    if process is not None and not wanted:
-        process.end()
-        process = None
     try:
         yield process
     finally:

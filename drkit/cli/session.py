@@ -301,6 +301,8 @@ def _cause(error: BaseException, interruption: Interruption) -> BaseException:
 
 def write_out(text: str) -> None:
     """Write to standard output; a reader that went away is no error of ours."""
+    if sys.stdout is None:
+        return  # it was closed from the beginning
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()

@@ -15,10 +15,11 @@ import pickle
 import select
 import signal
 import threading
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from drkit.errors import PostgresUnreachable
+from drkit.errors import DrkitError, PostgresUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,8 +27,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_NOT_TAKEN = (signal.SIGINT, signal.SIGTERM)
-_END_WITHIN = 5.0  # seconds; a cancel request may take two of them
+# For the parent alone, which tells by hanging up; one that stopped or ended the child
+# would keep it from cancelling what runs.
+_NOT_TAKEN = (
+    *(signal.SIGINT, signal.SIGTERM),
+    *(signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP),
+)
+_STANDARD = 3  # standard input, output and error: descriptors 0 to 2
+_CANCEL_WITHIN = 4.0  # seconds; a cancel request may take two of them
+_END_WITHIN = 5.0
+_FIRST_PAUSE, _LAST_PAUSE = 0.0005, 0.02
 
 
 class SessionProcess:
@@ -43,7 +52,8 @@ class SessionProcess:
         self._answers: BinaryIO = os.fdopen(answers, "rb")
         self._lock = threading.Lock()
         self._unanswered = 0
-        self._lost = False
+        self._used = False
+        self._broken: Exception | None = None
 
     def log_in(self, url: str, password: str | None, purpose: str) -> None:
         """Open the session, as `connect` of `drkit.postgres.connection` does."""
@@ -98,7 +108,7 @@ class SessionProcess:
         """Say whether the session is still there; cheap."""
         try:
             alive: bool = self._ask("call", "alive")
-        except PostgresUnreachable:
+        except DrkitError:
             return False
         return alive
 
@@ -106,79 +116,93 @@ class SessionProcess:
         """End the process, which cancels what the session still waits for."""
         if self._answers.closed:
             return
-        with suppress(OSError):
-            self._requests.close()
-        if not self._hung_up():
-            os.kill(self._pid, signal.SIGKILL)
-        self._answers.close()
-        with suppress(ChildProcessError):  # where nobody cares for children
+        for pipe in (self._requests, self._answers):
+            with suppress(OSError):
+                pipe.close()
+        if not (self._used and self._has_ended()):
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+        with suppress(ChildProcessError):  # nobody's child any more
             os.waitpid(self._pid, 0)
 
-    def _hung_up(self) -> bool:
+    def _has_ended(self) -> bool:
         """Wait until the process has ended; say whether it did in time."""
-        poll = select.poll()
-        poll.register(self._answers, 0)  # a hang-up is always told
-        return bool(poll.poll(_END_WITHIN * 1000))
+        deadline, pause = time.monotonic() + _END_WITHIN, _FIRST_PAUSE
+        with suppress(ChildProcessError):
+            while os.waitpid(self._pid, os.WNOHANG) == (0, 0):
+                if time.monotonic() > deadline:
+                    return False
+                time.sleep(pause)
+                pause = min(2 * pause, _LAST_PAUSE)
+        return True
 
     def _tell(self, *request: Any) -> None:
-        self._unanswered += 1
+        if self._broken is not None:
+            return  # the next answer that is waited for tells
+        data = pickle.dumps(request, pickle.HIGHEST_PROTOCOL)
+        # Whatever cuts this short, nobody knows then which answer would come next.
+        self._used, self._broken = True, _given_up()
         with suppress(OSError):  # it has gone; why, it may have answered before
-            pickle.dump(request, self._requests, pickle.HIGHEST_PROTOCOL)
+            self._requests.write(data)
             self._requests.flush()
+        self._unanswered += 1
+        self._broken = None
 
     def _ask(self, *request: Any) -> Any:
         with self._lock:
             self._tell(*request)
-            if self._lost:
-                raise _lost()
-            # If this is cut short, nobody knows which answer would come next.
-            self._lost, failed = True, False
-            while self._unanswered and not failed:
-                failed, value = self._answer()
-                self._unanswered -= 1
-            self._lost = self._unanswered > 0
+            if self._broken is not None:
+                raise self._broken
+            self._broken, failed = _given_up(), False  # as above
+            try:
+                while self._unanswered and not failed:
+                    failed, value = pickle.load(self._answers)  # noqa: S301  our child
+                    self._unanswered -= 1
+            except (EOFError, OSError, pickle.UnpicklingError):
+                self._broken = _ended()
+                raise self._broken from None
+            self._broken = value if self._unanswered else None
         if failed:
             raise value
         return value
 
-    def _answer(self) -> tuple[bool, Any]:
-        try:
-            failed, value = pickle.load(self._answers)  # noqa: S301  our own child's
-        except (EOFError, OSError, pickle.UnpicklingError):
-            raise _lost() from None
-        return failed, value
 
-
-def _lost() -> PostgresUnreachable:
+def _ended() -> PostgresUnreachable:
     return PostgresUnreachable(
         "the process that held the session with PostgreSQL has ended",
         hint="see the system's log: somebody ended it, or memory was short",
     )
 
 
+def _given_up() -> PostgresUnreachable:
+    return PostgresUnreachable("the session with PostgreSQL was given up")
+
+
 def session_process() -> SessionProcess | None:
-    """Start a process that gets ready to log in; None if the system lets no more be."""
+    """Start a process that gets ready to log in; None if the system lets no more be.
+
+    There is none either where standard input, output or error is closed: its number
+    would be one of a pipe's.
+    """
     pipes: list[int] = []
     try:
         for _ in range(2):
             pipes += os.pipe()
-        return _fork(*pipes)
+        if min(pipes) >= _STANDARD:
+            return _fork(*pipes)
     except OSError:
-        for end in pipes:
-            os.close(end)
-        return None
+        pass
+    for end in pipes:
+        os.close(end)
+    return None
 
 
 def _fork(asked: int, requests: int, answers: int, answered: int) -> SessionProcess:
-    # Signals are for the parent, which tells by hanging up. One that raised in the
-    # child would take it through what the parent clears up.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_TAKEN)
     try:
         pid = os.fork()
         if not pid:
-            os.close(requests)
-            os.close(answers)
-            _serve(asked, answered)
+            _be_the_process(asked, answered)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     os.close(asked)
@@ -186,19 +210,48 @@ def _fork(asked: int, requests: int, answers: int, answered: int) -> SessionProc
     return SessionProcess(pid, requests, answers)
 
 
-def _serve(asked: int, answered: int) -> NoReturn:
-    """Be that process; whatever happens, it ends here."""
-    try:
-        _let_go_of_the_terminal()
-        from drkit.postgres.session_serving import serve  # noqa: PLC0415  takes long
+# -- in the process
 
-        serve(os.fdopen(asked, "rb"), os.fdopen(answered, "wb"))
+
+def _be_the_process(asked: int, answered: int) -> NoReturn:
+    """Answer requests; whatever happens, the process ends here."""
+    try:
+        _let_go(asked, answered)
+        _serve(os.fdopen(asked, "rb"), os.fdopen(answered, "wb"))
     finally:
         os._exit(0)
 
 
-def _let_go_of_the_terminal() -> None:
-    """Hold nothing open that others wait for the end of."""
+def _let_go(asked: int, answered: int) -> None:
+    """Keep nothing open whose end others wait for, such as a terminal or a lock."""
     null = os.open(os.devnull, os.O_RDWR)
-    for number in range(3):
+    for number in range(_STANDARD):
         os.dup2(null, number)
+    first, second = sorted((asked, answered))
+    os.closerange(_STANDARD, first)
+    os.closerange(first + 1, second)
+    os.closerange(second + 1, os.sysconf("SC_OPEN_MAX"))
+
+
+def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
+    cancels: list[Callable[[], None]] = []
+    threading.Thread(target=_watch, args=(requests, cancels), daemon=True).start()
+    try:
+        from drkit.postgres.session_serving import serve  # noqa: PLC0415  takes long
+    except Exception as error:  # noqa: BLE001  the parent raises it
+        pickle.dump((True, error), answers)
+        answers.flush()
+        return
+    serve(requests, answers, cancels)
+
+
+def _watch(requests: BinaryIO, cancels: list[Callable[[], None]]) -> NoReturn:
+    """End the process when the other side has hung up, whatever it does by then."""
+    poll = select.poll()
+    poll.register(requests, 0)  # a hang-up is always told
+    poll.poll()
+    if cancels:
+        for cancel in cancels:
+            cancel()
+        time.sleep(_CANCEL_WITHIN)  # to end the session properly takes less
+    os._exit(0)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -190,3 +191,28 @@ def scripted_backup(
         text=True,
         check=False,
     )
+
+
+@pytest.mark.parametrize("rest", [["nowhere"], ["--help"], [NAME, "--jobs", "no"]])
+def test_a_command_that_does_not_begin_leaves_no_process(
+    protected: Protected, rest: list[str]
+) -> None:
+    marked = str(protected.home)
+    command = drkit_command("backup", "--policy-dir", marked, *rest)
+    subprocess.run(command, capture_output=True, check=False)
+    left = []
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if marked.encode() in process.read_bytes():
+                left.append(process)
+    assert left == []
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_without_standard_streams(protected: Protected, closed: str) -> None:
+    command = shlex.join(drkit_command("backup", NAME, "--policy-dir", protected.home))
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{command} {closed}"], capture_output=True, check=False
+    )
+    assert done.returncode == 0
+    assert len(protected.labels()) == 1

@@ -8,15 +8,23 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from drkit.errors import DrkitError, NotFound, PostgresRefused, PostgresUnreachable
 from drkit.postgres.session_process import SessionProcess, session_process
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+E = TypeVar("E", bound=Exception)
 
 _SECRET = "s3cr3t-Pass"
 
@@ -28,14 +36,16 @@ def begun(url: str) -> SessionProcess:
     return process
 
 
-def failure(call: object) -> DrkitError:
+def raises(kind: type[E], call: Callable[[], object]) -> E:
     """Return what a call raises."""
-    assert callable(call)
     try:
         call()
-    except DrkitError as error:
+    except kind as error:
         return error
     raise AssertionError("nothing was raised")
+
+
+failure = partial(raises, DrkitError)
 
 
 def speaks(url: str) -> None:
@@ -80,7 +90,7 @@ def no_login(url: str) -> None:
     assert isinstance(error, PostgresRefused)
     assert 'role "nobody" does not exist' in error.message
     assert _SECRET not in f"{error} {error.hint}"
-    assert isinstance(failure(process.version), PostgresUnreachable)
+    assert failure(process.version).message == error.message
     assert not process.alive()
     process.end()
 
@@ -95,6 +105,64 @@ def killed(url: str) -> None:
     assert "the process that held the session with PostgreSQL has ended" in str(error)
     assert not process.alive()
     process.end()
+
+
+def closed(_: str) -> None:
+    """There is none where its pipes would be taken for the standard streams."""
+    before = os.listdir("/proc/self/fd")
+    for number in range(3):
+        kept = os.dup(number)
+        os.close(number)
+        process = session_process()
+        os.dup2(kept, number)
+        os.close(kept)
+        assert process is None
+    assert os.listdir("/proc/self/fd") == before
+
+
+def unused(_: str) -> None:
+    """One that was never asked for anything is not waited for."""
+    process = session_process()
+    assert process is not None
+    before = time.monotonic()
+    process.end()
+    assert time.monotonic() - before < 0.05
+
+
+def no_answer(_: str) -> None:
+    """Nor is one that waits for a server that does not answer."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        process = begun(f"postgresql://nobody@127.0.0.1:{silent.getsockname()[1]}/x")
+        time.sleep(0.5)
+        before = time.monotonic()
+        process.end()
+        assert time.monotonic() - before < 1
+
+
+def frozen(url: str) -> None:
+    """An orphan ends, though its server can't even take a cancel request."""
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if not child:
+        process = begun(url)
+        (backend,) = process.query("SELECT pg_backend_pid()")[0]
+        os.write(theirs, f"{process._pid} {backend}".encode())
+        process.query("SELECT 'asleep' || pg_sleep(60)")
+        os._exit(0)
+    holder, backend = map(int, os.read(ours, 100).split())
+    assert_asleep(url, 1)
+    stat = Path(f"/proc/{backend}/stat").read_text().rsplit(")", 1)[1]
+    postmaster = int(stat.split()[1])
+    os.kill(postmaster, signal.SIGSTOP)
+    try:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        deadline = time.monotonic() + 9
+        while os.path.exists(f"/proc/{holder}/fd/0"):  # it may be a zombie by then
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        os.kill(postmaster, signal.SIGCONT)
 
 
 def hangs(url: str) -> None:
@@ -183,9 +251,10 @@ def called(url: str) -> None:
     returned = process.begin(partial(NotFound, "is returned", hint="not raised"))()
     assert isinstance(returned, NotFound)
     assert (returned.message, returned.hint) == ("is returned", "not raised")
-    with suppress(ZeroDivisionError):
-        process.begin(partial(divmod, 1, 0))()
-        raise AssertionError("nothing was raised")
+    raised = raises(ZeroDivisionError, process.begin(partial(divmod, 1, 0)))
+    assert "session_serving.py" in raised.__notes__[0]  # where it happened
+    raised = raises(TypeError, process.begin(partial(memoryview, b"not picklable")))
+    assert "can't send a memoryview" in str(raised)
     assert process.begin(os.getpid)() == process._pid != os.getpid()
     process.end()
 
@@ -226,7 +295,7 @@ CASES = {
     case.__name__: case
     for case in (
         *(speaks, refused, no_login, killed, hangs, ended, orphaned, signalled),
-        *(called, shared, no_process),
+        *(called, shared, no_process, closed, unused, no_answer, frozen),
     )
 }
 
