@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from drkit.errors import PostgresRefused, WalMissing
+from drkit.errors import AttemptFenced, PostgresRefused, WalMissing
 from drkit.model.finding import State
 from drkit.model.label import BackupKind
+from drkit.model.lsn import Lsn
 from drkit.operations.check import check
 from drkit.sites.check import check_subject
 from drkit.wiring import Secrets
@@ -24,6 +25,7 @@ from tests.operations.backup_tools import (
     restored,
     site,
 )
+from tests.protect import NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -251,6 +253,41 @@ def test_an_incremental_by_the_standbys_own_summaries(scene: Scene) -> None:
 
     assert summary.kind is BackupKind.INCREMENTAL, listener.warnings
     assert summary.stored_bytes < full.stored_bytes / 3
+    with restored(scene, pair.protected, summary.label) as found:
+        assert content(found) == content(pair.primary)
+
+
+def test_one_that_lags_behind_what_has_expired(scene: Scene) -> None:
+    """Its backup would begin before WAL that is gone, and could never be restored."""
+    pair = make_pair(scene, 18)
+    site(pair.protected).take()
+    pair.standby.sql("SELECT pg_wal_replay_pause()")
+    point_at(pair.protected, pair.primary)
+    pair.protected.change_policy(lambda policy: policy.update(retention={"full": 1}))
+    for number in range(2):
+        pair.primary.rows(f"INSERT INTO journal VALUES ({number})")
+        pair.protected.archive_now()
+        last = pair.protected.backup()
+    pair.protected.drkit("expire", NAME)
+    bounds = pair.protected.repository().log.read().wal_bounds
+    replayed = Lsn.parse(pair.standby.sql("SELECT pg_last_wal_replay_lsn()::text"))
+    assert replayed < bounds[1]
+    point_at(pair.protected, pair.standby)
+    site_ = site(pair.protected)
+
+    with pytest.raises(AttemptFenced, match="has expired") as caught:
+        site_.take()
+
+    assert f"once it has replayed {bounds[1]}" in str(caught.value.hint)
+    assert pair.protected.labels() == [last]
+    assert_tidy(site_)
+    assert_not_in_backup(pair.standby)
+
+    pair.standby.sql("SELECT pg_wal_replay_resume()")
+    pair.catch_up()
+    with writing(pair.primary):
+        summary = site_.take()
+    pair.protected.archive_now()
     with restored(scene, pair.protected, summary.label) as found:
         assert content(found) == content(pair.primary)
 
