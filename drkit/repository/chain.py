@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 
     Damaged = Mapping[str, set[int]]
 
+S = TypeVar("S")
 T = TypeVar("T")
 
-_READERS = 4  # manifests that are fetched at a time
+_READERS = 8  # requests at a time: a chain may have hundreds of manifests and keys
 
 
 def lineage(state: LogState, commit: Commit) -> list[Commit]:
@@ -86,7 +87,9 @@ def read_layers(repository: Repository, commit: Commit) -> list[Manifest]:
         Corrupt: one is missing, not what was committed, or names another parent.
     """
     commits = lineage(repository.log.state, commit)
-    layers = _read_manifests(repository, commits)
+    layers = _several_at_a_time(
+        lambda one: read_manifest(repository, one.manifest), commits
+    )
     for below, above, manifest in zip(commits, commits[1:], layers[1:], strict=False):
         parent = manifest.head.parent
         expected = (below.backup.label, below.manifest.sha256)
@@ -97,23 +100,18 @@ def read_layers(repository: Repository, commit: Commit) -> list[Manifest]:
     return layers
 
 
-def _read_manifests(repository: Repository, commits: list[Commit]) -> list[Manifest]:
-    """Read manifests, several at a time; return them in the order of `commits`."""
+def _several_at_a_time(do: Callable[[S], T], items: Sequence[S]) -> list[T]:
+    """Call something for each item, which waits for the store; return its results."""
 
-    def reader(first: int) -> Callable[[workers.Stop], list[Manifest]]:
-        def read(stop: workers.Stop) -> list[Manifest]:
-            mine = commits[first::_READERS]
-            return [
-                read_manifest(repository, one.manifest)
-                for one in mine
-                if not stop.is_set()
-            ]
+    def reader(first: int) -> Callable[[workers.Stop], list[T]]:
+        def read(stop: workers.Stop) -> list[T]:
+            return [do(one) for one in items[first::_READERS] if not stop.is_set()]
 
         return read
 
-    count = min(_READERS, len(commits))
+    count = min(_READERS, len(items))
     parts = workers.run([reader(first) for first in range(count)])
-    return [parts[place % _READERS][place // _READERS] for place in range(len(commits))]
+    return [parts[place % _READERS][place // _READERS] for place in range(len(items))]
 
 
 class Digests:
@@ -121,7 +119,7 @@ class Digests:
 
     def __init__(self, repository: Repository, layers: Sequence[Manifest]) -> None:
         self._layers = layers
-        self._keys = [_digest_key(repository, manifest) for manifest in layers]
+        self._keys = _several_at_a_time(partial(_digest_key, repository), layers)
 
     def unchanged(self, piece: Row, data: Buffer) -> bool:
         """Say whether `data` is what a whole piece holds, by its keyed digest.
