@@ -160,7 +160,8 @@ class Keyring:
 
     def _unwrap(self, purpose: str, key_id: bytes) -> Dek:
         first = self._layout.dek_generation(purpose, key_id, _FIRST)
-        names = {info.name for info in self._storage.list(first.rpartition("/")[0])}
+        mine = self._layout.dek(purpose, key_id)
+        names = {info.name for info in self._storage.list(mine)}
         names.add(first)  # a listing may lack it
         failure: KeyUnavailable | Corrupt | None = None
         for name in sorted(names, reverse=True):

@@ -30,6 +30,16 @@ def test_a_key_is_found_by_another_host(world: World, purpose: str) -> None:
     assert keyring(world).finder(purpose)(dek.key_id) == dek
 
 
+def test_a_key_is_looked_for_in_its_own_place_alone(world: World) -> None:
+    """A store that has to read a directory for it may hold ten thousand other keys."""
+    dek = keyring(world).create("backup")
+    storage = FaultyStorage(world.storage)
+    keyring(world, storage=storage).get("backup", dek.key_id)
+    place = f"alpha/keys/backup/{dek.key_id.hex()}/"
+    asked = [("list", place), ("get", f"{place}0001")]
+    assert storage.names[-2:] == asked
+
+
 def test_each_purpose_needs_its_own_kek_only(world: World) -> None:
     dek = keyring(world).create("wal")
     only_wal = Keys({"wal": world.keys.keks["wal"]}, b"\0" * 32)
