@@ -112,7 +112,9 @@ def parse_kek(text: str, purpose: str, source: str) -> LocalKeyProvider:
     if match is None:
         raise KeyUnavailable(
             f"{source} holds no drkit key",
-            hint=f"expected one line: drkit-kek-1:{purpose}:<64 hex digits>",
+            # not as it is written: what looks like a key is never shown
+            hint="expected one line of three parts with colons between them: "
+            f"drkit-kek-1, {purpose}, 64 hex digits",
         )
     if match[1] != purpose:
         raise KeyUnavailable(

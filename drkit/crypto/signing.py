@@ -83,6 +83,8 @@ def parse_signing_key(text: str, source: str) -> Signer:
     if match is None:
         raise KeyUnavailable(
             f"{source} holds no drkit signing key",
-            hint="expected one line: drkit-signing-1:<64 hex digits>",
+            # not as it is written: what looks like a key is never shown
+            hint="expected one line of two parts with a colon between them: "
+            "drkit-signing-1, 64 hex digits",
         )
     return Signer(bytes.fromhex(match[1]))
