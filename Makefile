@@ -8,7 +8,12 @@ BIN := $(VENV)/bin
 EDITABLE := --config-settings editable_mode=compat
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 
+# Only what the lock files name, by its hash, is ever installed.
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
+LOCKED := $(INSTALL) --require-hashes -r requirements/build.txt
+
 .PHONY: demo test test-between test-long lint types layers format bench clean
+.PHONY: lock sbom audit
 
 demo: $(VENV)/.demo
 	$(BIN)/drkit demo --report build/demo
@@ -40,6 +45,22 @@ format: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/compare.py --size 3.5GB --rounds 5
 
+# Names what is installed anew: the newest releases that pyproject.toml allows.
+lock: $(VENV)/.tools
+	requirements/lock $(VENV)/tools/bin/uv
+
+# What a container or an installation from requirements/run.txt is made of (CycloneDX).
+sbom: $(VENV)/.tools
+	mkdir -p build
+	$(VENV)/tools/bin/cyclonedx-py requirements requirements/run.txt \
+		--pyproject pyproject.toml --output-reproducible --of JSON \
+		-o build/drkit.cdx.json
+	@echo "build/drkit.cdx.json"
+
+# Whether advisories are known of it: 0 none, 1 some, 2 they could not be asked.
+audit: $(VENV)/.tools
+	$(VENV)/tools/bin/python requirements/audit.py requirements/run.txt
+
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
@@ -48,10 +69,18 @@ $(VENV)/bin/python:
 		{ echo "Python 3.11 or later is needed; name one: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/pip install --quiet --disable-pip-version-check $(EDITABLE) -e '.[demo]'
+$(VENV)/.demo: pyproject.toml requirements/demo.txt | $(VENV)/bin/python
+	$(LOCKED) -r requirements/demo.txt
+	$(INSTALL) --no-deps --no-build-isolation $(EDITABLE) -e .
 	touch $@
 
-$(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/pip install --quiet --disable-pip-version-check $(EDITABLE) -e '.[dev]'
+$(VENV)/.dev: pyproject.toml requirements/dev.txt | $(VENV)/bin/python
+	$(LOCKED) -r requirements/dev.txt
+	$(INSTALL) --no-deps --no-build-isolation $(EDITABLE) -e .
+	touch $@
+
+$(VENV)/.tools: requirements/tools.txt | $(VENV)/bin/python
+	$(PYTHON) -m venv $(VENV)/tools
+	$(VENV)/tools/bin/pip install --quiet --disable-pip-version-check \
+		--require-hashes -r requirements/tools.txt
 	touch $@
