@@ -62,15 +62,19 @@ def _leave(code: int) -> None:
 
 
 def open_standard_streams() -> None:
-    """Let no file get the number of a standard stream that is closed.
+    """Let no file get the number of a standard stream, and no character end the work.
 
-    What is written to standard error past Python would get into that file.
+    What is written to standard error past Python would get into a file that had got
+    its number. Characters that a terminal's encoding lacks are written as escapes.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 def start_fast() -> None:

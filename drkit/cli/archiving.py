@@ -28,6 +28,7 @@ from drkit import wiring
 from drkit.config.choosing import choose_compiled
 from drkit.errors import DrkitError, Interrupted, NotFound, UsageError
 from drkit.operations import archive
+from drkit.printing import printable
 
 TYPE_CHECKING = False  # without importing typing
 if TYPE_CHECKING:
@@ -257,7 +258,7 @@ def _tell(call: Call, text: str, fields: Mapping[str, object]) -> None:
         line = {"level": "info", "event": text, "command": f"wal {call.verb}"}
         _write(2, _json({**line, "run": _RUN, **fields}))
     else:
-        _write(1, f"drkit: {text}\n")
+        _write(1, f"drkit: {printable(text)}\n")
 
 
 def _tell_error(call: Call, error: DrkitError, code: int) -> None:
@@ -280,7 +281,7 @@ def _redacted(text: str, call: Call) -> str:
 
 
 def _one_line(text: str) -> str:
-    return "; ".join(text.splitlines())
+    return "; ".join(map(printable, text.split("\n")))
 
 
 def _json(found: Mapping[str, object]) -> str:

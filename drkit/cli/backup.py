@@ -14,6 +14,7 @@ from drkit import wiring
 from drkit.cli import early, render
 from drkit.cli.session import Session, command
 from drkit.errors import UsageError
+from drkit.printing import page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -181,7 +182,7 @@ def _text(taken: Taken, took: timedelta, policy: str) -> str:
             "checksum, on its own disk and so in this backup. Keep the older backups, "
             "and find the cause. The warnings above name the files."
         )
-    return "\n".join(lines)
+    return page(lines)
 
 
 def _took(summary: BackupSummary, took: timedelta) -> str:

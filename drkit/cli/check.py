@@ -9,6 +9,7 @@ import typer
 from drkit.cli.session import Session, command
 from drkit.errors import PolicyError, UsageError
 from drkit.model.finding import Finding, State, failed, first_exit_code, ok
+from drkit.printing import page
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,7 +81,7 @@ def _duration(text: str) -> timedelta:
 
 def _show(session: Session, policy: str, findings: tuple[Finding, ...]) -> int:
     code = first_exit_code(findings)
-    text = f"{render_findings(findings)}\n\n{_summary(policy, findings)}"
+    text = page([render_findings(findings), "", _summary(policy, findings)])
     found = {
         "policy": policy,
         "passed": code == 0,
@@ -106,7 +107,7 @@ def render_findings(findings: Sequence[Finding]) -> str:
         lines.append(f"{_SHOWN[one.state]:<8} {one.name:<{width}}  {one.detail}")
         if one.hint:
             lines.append(f"{'':<8} {'':<{width}}  → {one.hint}")
-    return "\n".join(lines)
+    return page(lines)
 
 
 def findings_json(findings: Sequence[Finding]) -> list[dict[str, Any]]:

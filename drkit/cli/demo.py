@@ -13,6 +13,7 @@ import typer
 from drkit.cli import render
 from drkit.cli.session import Session, command
 from drkit.errors import DrkitError, TargetNotEmpty
+from drkit.printing import page
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +53,7 @@ def demo(
     """
     from drkit.operations.demo import run_demo
 
-    session.tell("drkit demo: back up a PostgreSQL, lose it, get it back\n")
+    session.tell(page(["drkit demo: back up a PostgreSQL, lose it, get it back", ""]))
     done = run_demo(
         _directory(keep),
         _runner(session),
@@ -107,7 +108,7 @@ def _line(step: Step) -> str:
     lines = [head]
     lines += [f"            $ {step.command}"] if step.command else []
     lines += [f"            {step.detail}"] if step.detail else []
-    return "\n".join(lines)
+    return page(lines)
 
 
 def _text(report: DemoReport) -> str:
@@ -126,7 +127,8 @@ def _text(report: DemoReport) -> str:
         rows.append(
             ("look at it", f"drkit info demo --policy-dir {report.kept}/policies")
         )
-    return "\nproven: nothing that was committed was lost\n" + render.facts(rows)
+    told = "proven: nothing that was committed was lost"
+    return page(["", told, render.facts(rows)])
 
 
 def _json(report: DemoReport) -> dict[str, Any]:

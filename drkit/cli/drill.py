@@ -13,9 +13,10 @@ import typer
 from drkit import wiring
 from drkit.cli import drill_action, drill_report, drill_run, drill_verify, render
 from drkit.cli.plain import PlainGroup
-from drkit.cli.records import measured, outcome, printable, record_json, what
+from drkit.cli.records import measured, outcome, record_json, what
 from drkit.cli.session import Session, command
 from drkit.errors import Corrupt, UsageError
+from drkit.printing import page
 
 if TYPE_CHECKING:
     from drkit.model.evidence import Record
@@ -107,7 +108,7 @@ def _text(policy: str, chain: Chain) -> str:
     rows = [_row(one.record) for one in chain.records]
     lines = [render.table(head, rows), ""] if rows else []
     lines += [f"✗ {problem}" for problem in chain.problems]
-    return "\n".join([*lines, f"{policy}: {_verdict(chain)}"])
+    return page([*lines, f"{policy}: {_verdict(chain)}"])
 
 
 def _row(record: Record) -> tuple[str, ...]:
@@ -115,8 +116,8 @@ def _row(record: Record) -> tuple[str, ...]:
     return (
         str(record.sequence),
         render.moment(record.started),
-        printable(what(record)),
-        printable(record.action.text if record.action else backup),
+        what(record),
+        record.action.text if record.action else backup,
         outcome(record),
         measured(record.rto),
         measured(record.rpo),
@@ -145,7 +146,7 @@ def _json(policy: str, chain: Chain) -> dict[str, Any]:
 
 def _exported_text(done: Export) -> str:
     lines = [f"wrote {one.path}" for one in done.files]
-    return "\n".join(lines or ["there is no evidence yet; nothing was written"])
+    return page(lines or ["there is no evidence yet; nothing was written"])
 
 
 def _exported_json(policy: str, done: Export) -> dict[str, Any]:

@@ -9,9 +9,10 @@ import typer
 
 from drkit import wiring
 from drkit.cli.plain import PlainGroup
-from drkit.cli.records import action_json, printable
+from drkit.cli.records import action_json
 from drkit.cli.session import Session, command
 from drkit.errors import UsageError
+from drkit.printing import page
 
 if TYPE_CHECKING:
     from drkit.operations.actions import RecordedAction
@@ -109,11 +110,11 @@ def _day(text: str) -> date:
 
 def _show(session: Session, policy: str, recorded: RecordedAction) -> None:
     action, place = recorded
-    text = (
-        f"action {action.action} is {action.state}: {printable(action.text)} "
-        f"({printable(action.owner)}, due {action.due})\n"
-        f"signed as record {place.sequence}, sha256 {place.digest}"
+    told = (
+        f"action {action.action} is {action.state}: {action.text} "
+        f"({action.owner}, due {action.due})"
     )
+    text = page([told, f"signed as record {place.sequence}, sha256 {place.digest}"])
     found: dict[str, Any] = {
         "policy": policy,
         "action": action_json(action),

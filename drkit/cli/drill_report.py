@@ -11,6 +11,7 @@ from drkit import __version__, wiring
 from drkit.cli import render
 from drkit.cli.session import Session  # noqa: TC001  the signature is evaluated
 from drkit.errors import UsageError
+from drkit.printing import page
 
 if TYPE_CHECKING:
     from drkit.model.quarter import Quarter
@@ -115,7 +116,7 @@ def _text(found: Report, written: tuple[WrittenFile, ...]) -> str:
     lines = [f"{found.quarter}: {found.headline}"]
     lines += [f"  {one}" for one in found.summary]
     rows = [(str(one.form), f"{one.path}, {render.size(one.bytes)}") for one in written]
-    return "\n".join([*lines, "", render.facts(rows)])
+    return page([*lines, "", render.facts(rows)])
 
 
 def _json(found: Report, written: tuple[WrittenFile, ...]) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from drkit.cli import render
-from drkit.cli.records import measured, outcome, printable, record_json, what
+from drkit.cli.records import measured, outcome, record_json, what
 from drkit.cli.session import Session  # noqa: TC001  the signature is evaluated
 from drkit.crypto.signing import parse_public
 from drkit.errors import Corrupt, UsageError
+from drkit.printing import page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,13 +81,13 @@ def _keys(texts: list[str] | tuple[str, ...]) -> set[bytes]:
 
 
 def _text(found: Verdicts, *, vouched: bool) -> str:
-    blocks = ["\n".join(_file(one)) for one in found.files]
-    last = [f"✗ {problem}" for problem in found.problems]
+    lines = [line for one in found.files for line in (*_file(one), "")]
+    lines += [f"✗ {problem}" for problem in found.problems]
     sound = [one.signed for one in found.files if one.signed]
     if sound and not vouched:
-        last.append(_UNCHECKED)
-    last.append(_verdict(found, sound))
-    return "\n\n".join([*blocks, "\n".join(last)])
+        lines.append(_UNCHECKED)
+    lines.append(_verdict(found, sound))
+    return page(lines)
 
 
 def _verdict(found: Verdicts, sound: list[Signed]) -> str:
@@ -102,14 +103,14 @@ def _verdict(found: Verdicts, sound: list[Signed]) -> str:
 
 def _file(one: Verdict) -> Iterator[str]:
     if one.signed is None:
-        yield f"✗ {printable(one.problem)}"
+        yield f"✗ {one.problem}"
         if one.hint:
-            yield f"  hint: {printable(one.hint)}"
+            yield f"  hint: {one.hint}"
         return
-    yield f"✓ {printable(one.path)}"
+    yield f"✓ {one.path}"
     rows = [*_facts(one.signed.record), ("signed by", one.signed.signer)]
     rows.append(("sha256", one.signed.digest))
-    yield render.facts([(name, printable(value)) for name, value in rows])
+    yield render.facts(rows)
 
 
 def _facts(record: Record) -> Iterator[tuple[str, str]]:

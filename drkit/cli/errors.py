@@ -6,6 +6,8 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+from drkit.printing import Lines, page
+
 if TYPE_CHECKING:
     from drkit.cli.logs import Redactor
     from drkit.errors import DrkitError
@@ -51,7 +53,10 @@ def render(
     if as_json:
         found = {"drkit": "error", "version": 1, "error": name, "exit_code": code}
         return json.dumps(found | {"message": message, "hint": hint, "run": run})
-    lines = [f"drkit: error: {message}"]
+    first, *others = message.split("\n")
+    if not isinstance(message, Lines):  # a program's output, or a name that would forge
+        others = [f"  | {line}" for line in others]
+    lines = [f"drkit: error: {first}", *others]
     if hint:
         lines.append(f"drkit: hint: {hint}")
-    return "\n".join(lines)
+    return page(lines)

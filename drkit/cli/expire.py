@@ -14,6 +14,7 @@ from drkit.cli import render
 from drkit.cli.fates import fate_json, fates_text
 from drkit.cli.session import Session, command
 from drkit.errors import UsageError
+from drkit.printing import page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -176,7 +177,7 @@ def _plan_text(plan: ExpirePlan) -> str:
             f"would be deleted to the end: {', '.join(plan.unfinished)}"
         )
     lines += _wal_text(plan)
-    return "\n".join([*lines, "", "nothing was deleted: this is a plan"])
+    return page([*lines, "", "nothing was deleted: this is a plan"])
 
 
 def _wal_text(plan: ExpirePlan) -> Iterator[str]:
@@ -204,7 +205,7 @@ def _done_text(plan: ExpirePlan, done: Expired) -> str:
         lines.append(f"  retained: {_count(done.wal_retained, 'WAL file')}")
     if plan.deferred:
         lines.append(f"  left to later runs: {_count(len(plan.deferred), 'backup')}")
-    return "\n".join(lines)
+    return page(lines)
 
 
 def _count(number: int, what: str) -> str:

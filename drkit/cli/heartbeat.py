@@ -10,6 +10,7 @@ import typer
 from drkit import wiring
 from drkit.cli import render
 from drkit.cli.session import Session, command
+from drkit.printing import page
 
 if TYPE_CHECKING:
     from drkit.postgres.heartbeat import Beat
@@ -69,4 +70,4 @@ def _show(
         "lsn": str(written.lsn),
         "host": written.host,
     }
-    session.show("\n".join(lines), found)
+    session.show(page(lines), found)

@@ -14,8 +14,10 @@ from drkit.cli.restorable import restorable_json, restorable_lines
 from drkit.cli.session import Session, command
 from drkit.cli.wal import timeline_json
 from drkit.errors import DrkitError
+from drkit.printing import page
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import timedelta
 
     from drkit.config.policy import Policy
@@ -64,7 +66,8 @@ def info(
                 raise
             errors.append(error)
             session.progress.warning(f"{each}: {error}", hint=error.hint)
-    text = "\n\n".join(_text(one) for one in found)
+    blocks = [line for one in found for line in ("", _text(one))]
+    text = page(blocks[1:])
     shape = {
         "policies": [_json(one) for one in found],
         "errors": [error.message for error in errors],
@@ -120,14 +123,14 @@ def _text(found: ClusterInfo) -> str:
     else:
         lines.append(f"no backup yet; take one: drkit backup {found.cluster}")
     lines += [_running(one) for one in found.running]
-    lines += ["", *(_wal(found, one) for one in found.wal.timelines)]
+    lines += ["", *(line for one in found.wal.timelines for line in _wal(found, one))]
     if not found.wal.timelines:
         lines.append("no WAL is archived")
     if found.rpo is not None:
         lines += ["", _rpo(found)]
     if found.outlook is not None:
         lines += ["", _rto(found.outlook, found)]
-    return "\n".join(lines)
+    return page(lines)
 
 
 def _blind(why: DrkitError | None) -> list[str]:
@@ -177,17 +180,16 @@ def _running(one: RunningAttempt) -> str:
     )
 
 
-def _wal(found: ClusterInfo, line: TimelineStatus) -> str:
+def _wal(found: ClusterInfo, line: TimelineStatus) -> Iterator[str]:
     size = found.wal.segment_size
-    text = (
+    yield (
         f"WAL of timeline {line.timeline}: {line.first.name(size)} to "
         f"{line.last.name(size)}, {line.segments} segments, "
         f"{render.size(line.stored_bytes)}"
     )
     for gap in line.gaps:
         first, last = _gap(gap, size)
-        text += f"\n  GAP: {first if first == last else f'{first} to {last}'} missing"
-    return text
+        yield f"  GAP: {first if first == last else f'{first} to {last}'} missing"
 
 
 def _gap(gap: Gap, size: int) -> tuple[str, str]:

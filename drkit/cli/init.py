@@ -13,6 +13,7 @@ from drkit import wiring
 from drkit.cli import render
 from drkit.cli.session import Session, command
 from drkit.errors import UsageError
+from drkit.printing import page
 
 if TYPE_CHECKING:
     from drkit.operations.init import InitRequest, InitResult
@@ -172,7 +173,7 @@ def _text(result: InitResult) -> str:
     # By its path the policy is found from everywhere.
     policy = shlex.quote(result.policy_path)
     lines += ["", f"next: drkit check {policy}; drkit backup {policy}"]
-    return "\n".join(lines)
+    return page(lines)
 
 
 def _sql(result: InitResult) -> list[str]:

@@ -13,6 +13,7 @@ from drkit.cli.plain import PlainGroup
 from drkit.cli.session import Session, command
 from drkit.errors import KeyUnavailable
 from drkit.model.finding import State
+from drkit.printing import page
 
 if TYPE_CHECKING:
     from drkit.operations.keys import DataKey, KeyAtHand, KeyList
@@ -58,7 +59,7 @@ def check(session: Session, policy: _PolicyArgument) -> int:
     failures = sum(one.state is State.FAILED for one in findings)
     verdict = f"{failures} of {len(findings)} failed" if failures else "all keys work"
     session.show(
-        f"{render_findings(findings)}\n\n{loaded.name}: {verdict}",
+        page([render_findings(findings), "", f"{loaded.name}: {verdict}"]),
         {
             "policy": loaded.name,
             "passed": not failures,
@@ -74,7 +75,7 @@ def _text(found: KeyList) -> str:
     ]
     lines = ["keys of the policy:", render.facts(rows), "", "data keys:"]
     if not found.data_keys:
-        return "\n".join([*lines, "  none"])
+        return page([*lines, "  none"])
     head = ("purpose", "id", "generation", "wrapped for", "belongs to")
     table = [
         (
@@ -86,7 +87,7 @@ def _text(found: KeyList) -> str:
         )
         for one in found.data_keys
     ]
-    return "\n".join([*lines, render.table(head, table)])
+    return page([*lines, render.table(head, table)])
 
 
 def _json(found: KeyList) -> dict[str, Any]:

@@ -9,6 +9,8 @@ import traceback
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from drkit.printing import page, printable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
@@ -39,13 +41,17 @@ class Redactor:
         self._seen = seen
 
     def text(self, text: str) -> str:
-        """Return a text in which nothing known or looking like a secret is left."""
+        """Return a text in which nothing known or looking like a secret is left.
+
+        `Lines` stay `Lines`.
+        """
+        kind = type(text)
         for secret in sorted(self._seen, key=len, reverse=True):
             if len(secret) >= _SHORTEST:
                 text = text.replace(secret, HIDDEN)
         for pattern in _LOOKS_SECRET:
             text = pattern.sub(rf"\1{HIDDEN}", text)
-        return text
+        return kind(text)
 
     def value(self, value: object) -> object:
         """Return a value of a log line, redacted through and through."""
@@ -137,10 +143,13 @@ def make_log(log_format: str, level: str, redactor: Redactor, **context: str) ->
 def _as_text(event: Event) -> str:
     trace = event.pop("exception", None)
     level = str(event.pop("level"))
-    head = f"{event.pop('timestamp')} {level:<7} {event.pop('event')}"
+    told = printable(str(event.pop("event")))
+    head = f"{event.pop('timestamp')} {level:<7} {told}"
     context = {name: event.pop(name) for name in _CONTEXT if name in event}
     line = f"{head} {_pairs({**event, **context})}".rstrip()
-    return f"{line}\n{trace}" if trace else line
+    if trace is None:
+        return line
+    return page([line, *(f"  | {part}" for part in str(trace).splitlines())])
 
 
 def _pairs(fields: Mapping[str, object]) -> str:
@@ -150,4 +159,4 @@ def _pairs(fields: Mapping[str, object]) -> str:
 def _shown(value: object) -> str:
     text = str(value)
     plain = text and not re.search(r"[\s\"=\\]", text)
-    return text if plain else json.dumps(text, ensure_ascii=False)
+    return printable(text if plain else json.dumps(text, ensure_ascii=False))

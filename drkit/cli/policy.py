@@ -11,6 +11,7 @@ import typer
 from drkit.cli.plain import PlainGroup
 from drkit.cli.session import Session, command, write_out
 from drkit.errors import NotFound, PolicyError
+from drkit.printing import page
 
 if TYPE_CHECKING:
     from drkit.errors import DrkitError
@@ -54,7 +55,7 @@ def check(
         if not one["problems"]
     ]
     lines += [problem for one in wrong for problem in one["problems"]]
-    session.show("\n".join(lines), {"valid": not wrong, "files": checked})
+    session.show(page(lines), {"valid": not wrong, "files": checked})
     return PolicyError.exit_code if wrong else 0
 
 

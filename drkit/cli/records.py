@@ -38,13 +38,6 @@ def action_json(action: Action) -> dict[str, Any]:
     return {name: getattr(action, name) for name in action.__slots__}
 
 
-def printable(text: str) -> str:
-    """Return a text without what steers terminals; a file may come from anyone."""
-    return "".join(
-        one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text
-    )
-
-
 def what(record: Record) -> str:
     """Say in a few words what a record is of."""
     if record.action is not None:

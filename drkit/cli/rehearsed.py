@@ -9,6 +9,7 @@ from drkit.cli import render
 from drkit.cli.records import measured
 from drkit.model.evidence import CheckState, Outcome, RecordKind
 from drkit.model.evidence_json import statement_of
+from drkit.printing import page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +41,7 @@ def rehearsed_text(policy: str, done: Rehearsed) -> str:
     lines += _section("deviations", record.deviations)
     lines += _section("notes", record.notes)
     lines += ["", *_next(policy, done)]
-    return "\n".join(lines)
+    return page(lines)
 
 
 def rehearsed_json(policy: str, done: Rehearsed) -> dict[str, Any]:

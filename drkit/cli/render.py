@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from drkit.printing import Lines, page, printable
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime, timedelta
@@ -51,17 +53,17 @@ def server_version(number: int) -> str:
     return f"{number // 10000}.{number % 10000}"
 
 
-def facts(rows: Sequence[tuple[str, str]]) -> str:
+def facts(rows: Sequence[tuple[str, str]]) -> Lines:
     """Write names and values below each other, the values in one column."""
     width = max((len(name) for name, _ in rows), default=0)
-    return "\n".join(f"  {name:<{width}}  {value}".rstrip() for name, value in rows)
+    return page(f"  {name:<{width}}  {value}".rstrip() for name, value in rows)
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Lines:
     """Write rows below their heads, numbers and all aligned to the left."""
-    lines = [head, *rows]
+    lines = [[printable(cell) for cell in line] for line in (head, *rows)]
     widths = [max(len(line[place]) for line in lines) for place in range(len(head))]
-    return "\n".join(
+    return page(
         "  ".join(
             f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)
         ).rstrip()

@@ -17,6 +17,7 @@ from drkit.cli.restore_target import TargetOptions, read_target
 from drkit.cli.session import Session, command
 from drkit.errors import UsageError
 from drkit.model.recovery import TargetAction  # noqa: TC001  typer reads it
+from drkit.printing import page
 
 if TYPE_CHECKING:
     from drkit.config.policy import Policy
@@ -167,7 +168,7 @@ def _run(
     text = f"restored {made.backup.label} to {made.request.to} in {took}"
     done = {"restored": True, "seconds": round(seconds, 3)}
     session.show(
-        f"{text}{patched_text(patched)}\n{next_steps(made)}",
+        page([f"{text}{patched_text(patched)}", next_steps(made)]),
         {**shown, **done, "delta": patched_json(patched)},
     )
 

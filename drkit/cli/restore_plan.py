@@ -16,6 +16,7 @@ from drkit.model.backup import summary_to_json
 from drkit.model.recovery import TargetAction, TargetKind
 from drkit.postgres.binaries import ServerBinaries
 from drkit.postgres.configuration import render_recovery
+from drkit.printing import page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +43,7 @@ def plan_text(
     lines.append("goes to the end of postgresql.auto.conf:")
     lines += [f"  {line}" for line in render_recovery(plan.settings).splitlines()]
     lines += [f"note: {text}" for text in [*([note] if note else []), *_notes(plan)]]
-    return "\n".join(lines)
+    return page(lines)
 
 
 def _facts(plan: RestorePlan) -> Iterator[tuple[str, str]]:
@@ -123,7 +124,7 @@ def next_steps(plan: RestorePlan) -> str:
         "all. Once promoted it archives under the same policy, on a new timeline; the "
         "command for beside the old server keeps it from archiving."
     )
-    return "\n".join(lines)
+    return page(lines)
 
 
 def _start(plan: RestorePlan, more: dict[str, str]) -> str:

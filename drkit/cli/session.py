@@ -28,6 +28,7 @@ from drkit.cli.plain import PlainCommand
 from drkit.cli.progress import BarProgress, LogProgress
 from drkit.cli.signals import Interruption, interrupted
 from drkit.errors import DrkitError, NotFound, PolicyError, UsageError
+from drkit.printing import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -165,13 +166,13 @@ class Session:
         """Write a result: `text` for people, or `found` as the command's JSON."""
         shape = {"drkit": self.command, "version": version, "run": self.run, **found}
         self.close()
-        write_out(json.dumps(shape, indent=2) if self.json else text)
+        write_out(json.dumps(shape, indent=2) if self.json else printable(text))
 
     def tell(self, text: str) -> None:
         """Write a line for people; nothing where JSON was asked for."""
         if not self.json:
             self.close()
-            write_out(text)
+            write_out(printable(text))
 
     def close(self) -> None:
         """Give the terminal back."""

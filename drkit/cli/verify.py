@@ -15,6 +15,7 @@ from drkit.cli.restorable import restorable_json, restorable_lines
 from drkit.cli.session import Session, command
 from drkit.errors import Corrupt, UsageError
 from drkit.model.depth import Depth
+from drkit.printing import page
 
 if TYPE_CHECKING:
     from drkit.config.policy import Policy
@@ -209,7 +210,7 @@ def _text(found: Verification, took: timedelta, policy: str) -> str:
             "",
             "what can be restored is not known: a timeline history is damaged",
         ]
-    return "\n".join(lines)
+    return page(lines)
 
 
 def _headline(found: Verification, took: timedelta, policy: str) -> str:
@@ -229,7 +230,7 @@ def _headline(found: Verification, took: timedelta, policy: str) -> str:
             f"the verification of {since}: {found.resumed.objects} objects were sound"
         )
         rows.append(("went on with", told))
-    return "\n".join([*lines, render.facts(rows)])
+    return page([*lines, render.facts(rows)])
 
 
 def _verdict(found: Verification) -> str:

@@ -10,6 +10,7 @@ from drkit import wiring
 from drkit.cli import archiving, render
 from drkit.cli.plain import PlainGroup
 from drkit.cli.session import Options, Session, command
+from drkit.printing import page
 
 if TYPE_CHECKING:
     from drkit.model.reach import Gap
@@ -143,11 +144,11 @@ def _text(policy: str, found: WalStatus) -> str:
         for line in found.timelines
     ]
     head = ("timeline", "first", "last", "segments", "gaps", "stored")
-    lines = [render.table(head, rows)]
+    lines: list[str] = [render.table(head, rows)]
     for line in found.timelines:
         lines += [_gap_text(gap, size) for gap in line.gaps]
     lines.append(f"all WAL of {policy} takes {render.size(found.stored_bytes)}")
-    return "\n".join(lines)
+    return page(lines)
 
 
 def _gap_text(gap: Gap, size: int) -> str:

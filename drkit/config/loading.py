@@ -15,6 +15,7 @@ from drkit.config.problems import dotted, explain, line_of, misspelt
 from drkit.config.schema import PolicySchema
 from drkit.config.settings import Settings, read_settings
 from drkit.errors import PolicyError
+from drkit.printing import page
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -49,7 +50,7 @@ def parse_policy(data: bytes, path: str, environ: Mapping[str, str]) -> Policy:
         problems += found
     if policy is None or problems:
         raise PolicyError(
-            "\n".join(_told(problems, path, replaced)),
+            page(_told(problems, path, replaced)),
             hint=f"correct this, then run: drkit policy check {path}",
         )
     return policy

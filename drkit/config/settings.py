@@ -15,6 +15,7 @@ from pydantic_settings import (
 
 from drkit.config.environment import KNOWN, PREFIX, REFERENCE_PREFIX
 from drkit.errors import PolicyError
+from drkit.printing import page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -150,7 +151,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         )
     if settings is None or problems:
         raise PolicyError(
-            "\n".join(problems), hint=".env.example lists and explains every variable"
+            page(problems), hint=".env.example lists and explains every variable"
         )
     return settings
 
