@@ -15,6 +15,7 @@ from drkit.errors import (
     UsageError,
     WalRefused,
 )
+from drkit.postgres.files import open_regular, read_regular
 from drkit.postgres.walfile import LONG_HEADER, check_wal_file
 
 TYPE_CHECKING = False  # without importing typing
@@ -36,8 +37,7 @@ def read_wal_file(path: str) -> bytes:
         SourceUnreadable: it can't be read.
     """
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        return read_regular(path, follow=True)
     except OSError as error:
         raise SourceUnreadable(
             f"cannot read {path}: {error.strerror}",
@@ -58,7 +58,8 @@ def segment_system_identifier(content: bytes) -> str | None:
 def cluster_system_identifier(directory: str = ".") -> str | None:
     """Return the system identifier of a data directory; None if it is none."""
     try:
-        with open(os.path.join(directory, _CONTROL_FILE), "rb") as file:
+        control = os.path.join(directory, _CONTROL_FILE)
+        with open(open_regular(control), "rb", buffering=0) as file:
             start = file.read(_SYSTEM_IDENTIFIER_BYTES)
     except OSError:
         return None

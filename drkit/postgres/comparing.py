@@ -12,7 +12,7 @@ import numpy as np
 from drkit.errors import Corrupt
 from drkit.model.page import PAGE
 from drkit.postgres.exclusions import relation_file
-from drkit.postgres.files import read_full, unreadable
+from drkit.postgres.files import NotRegular, open_regular, read_full, unreadable
 from drkit.postgres.hints import same_but_hints
 from drkit.postgres.pages import page_lsn
 from drkit.postgres.visibility import map_stretch, newly_visible
@@ -166,8 +166,8 @@ def _read_map(
     """Read a stretch of a table's visibility map, as far as there is one."""
     path = relation.beside(place, b"_vm")
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+        descriptor = open_regular(path)
+    except (FileNotFoundError, NotRegular):
         return b""
     except OSError as error:
         raise unreadable(os.fsdecode(path), position, error) from error

@@ -13,6 +13,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from drkit.errors import PostgresRefused
+from drkit.postgres.files import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -148,8 +149,9 @@ def read_includes_from_disk(directive: str, path: str) -> list[tuple[str, str]]:
                 if name.endswith(".conf") and not name.startswith(".")
             )
             paths = [os.path.join(path, name) for name in names]
-            return [(name, _read(name)) for name in paths if not os.path.isdir(name)]
-        return [(path, _read(path))]
+            texts = [name for name in paths if not os.path.isdir(name)]
+            return [(name, read_text(name, follow=True)) for name in texts]
+        return [(path, read_text(path, follow=True))]
     except FileNotFoundError:
         if directive == "include_if_exists":
             return []
@@ -161,11 +163,6 @@ def read_includes_from_disk(directive: str, path: str) -> list[tuple[str, str]]:
         raise PostgresRefused(
             f"cannot read {path}, which the configuration includes: {error.strerror}"
         ) from error
-
-
-def _read(path: str) -> str:
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        return file.read()
 
 
 def quote_setting(value: str) -> str:

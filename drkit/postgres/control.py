@@ -14,11 +14,11 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum
-from pathlib import Path
 
 from drkit.errors import Corrupt, PostgresRefused, SourceUnreadable
 from drkit.model.lsn import Lsn
 from drkit.postgres.crc32c import crc32c
+from drkit.postgres.files import read_regular
 from drkit.rights import run_as_owner
 
 FILE_SIZE = 8192
@@ -223,7 +223,7 @@ def read_control(path: str) -> tuple[ControlFile, bytes]:
 
 def _read(path: str) -> bytes:
     try:
-        return Path(path).read_bytes()
+        return read_regular(path)
     except OSError as error:
         raise SourceUnreadable(
             f"cannot read {path}: {error.strerror}",

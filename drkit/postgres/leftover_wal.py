@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from drkit.model.wal import Segment, parse_segment
 from drkit.postgres.control import ClusterState
+from drkit.postgres.files import open_regular
 from drkit.postgres.walfile import LONG_HEADER
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def unarchived_segments(directory: str, control: ControlFile) -> list[Segment]:
 
 def _is_in_use(path: str, segment: Segment, control: ControlFile) -> bool:
     try:
-        with open(path, "rb") as file:
+        with open(open_regular(path), "rb") as file:
             header = LONG_HEADER.unpack(file.read(LONG_HEADER.size))
     except (OSError, struct.error):
         return False

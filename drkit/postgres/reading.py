@@ -15,7 +15,7 @@ from drkit.model.page import PAGE
 from drkit.postgres.comparing import Comparing
 from drkit.postgres.detection import FilePlan, How, stretches
 from drkit.postgres.exclusions import relation_file
-from drkit.postgres.files import read_full, unreadable
+from drkit.postgres.files import NotRegular, open_regular, read_full, unreadable
 from drkit.postgres.pages import page_lsns
 from drkit.postgres.steps import Piece, cut
 
@@ -68,6 +68,7 @@ class Reading:
         self._ends: dict[int, int] = {}
         self._kept: dict[int, int] = {}
         self._vanished: set[int] = set()
+        self._warnings: list[str] = []
         self._damaged: list[tuple[int, int]] = []
         self._steps: queue.SimpleQueue[list[Piece]] = queue.SimpleQueue()
         for step in cut(found.files, self._plans):
@@ -113,7 +114,7 @@ class Reading:
             gone = gone or file.path in left_out
             files.append(None if gone else self._copied(number, file, ends))
         found = self._found
-        warnings = found.warnings
+        warnings = found.warnings + self._warnings
         if self._comparing:
             warnings = warnings + self._comparing.alarms
         return Copied(files, found.tablespaces, sorted(self._damaged), warnings)
@@ -149,10 +150,12 @@ class Reading:
     def _read(self, reader: _Reader) -> None:
         file = reader.piece.file
         try:
-            descriptor = os.open(file.place, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = open_regular(file.place)
         except FileNotFoundError:
-            with self._lock:
-                self._vanished.add(reader.piece.number)
+            self._gone(reader.piece.number)
+            return
+        except NotRegular:
+            self._replaced(reader.piece.number, file)
             return
         except OSError as error:
             path = os.fsdecode(file.place)
@@ -190,6 +193,22 @@ class Reading:
             reader.store_blocks(
                 descriptor, plan.blocks if piece.blocks is None else piece.blocks
             )
+
+    def _gone(self, number: int) -> bool:
+        """Note that a file is there no more; say whether that is news."""
+        with self._lock:
+            news = number not in self._vanished
+            self._vanished.add(number)
+        return news
+
+    def _replaced(self, number: int, file: FoundFile) -> None:
+        """Leave out what is a file no more, as the walk leaves out what never was."""
+        if not self._gone(number):
+            return  # another piece of it was told of
+        warning = f"{os.fsdecode(file.path)} is no file any more and was left out"
+        with self._lock:
+            self._warnings.append(warning)
+        self._progress.warning(warning, file=os.fsdecode(file.path))
 
     def _keep(self, number: int, kept: int) -> None:
         with self._lock:

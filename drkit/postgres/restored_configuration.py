@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drkit.postgres.configuration import effective_settings, read_includes_from_disk
+from drkit.postgres.files import read_text
 
 if TYPE_CHECKING:
     from drkit.postgres.binaries import ServerBinaries
@@ -47,7 +48,7 @@ def production_settings(
         )
     settings: dict[str, str] = {}
     for path in filter(Path.exists, (main, auto_conf)):
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        text = read_text(str(path))
         settings |= effective_settings(str(path), text, read_include)
     return settings, missing
 

@@ -7,6 +7,8 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
+from drkit.postgres.files import read_text
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -134,7 +136,6 @@ def _number(lines: list[str]) -> int | None:
 
 def _lines(path: str) -> list[str]:
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.read().splitlines()
+        return read_text(path).splitlines()
     except OSError:
         return []

@@ -40,7 +40,8 @@ class FoundFile(NamedTuple):
 
     Attributes:
         path: relative to the data directory, as the manifest names it.
-        place: where it is on disk; differs from `path` for tablespaces.
+        place: where it is on disk; no link, but for the directories
+            above it; differs from `path` for tablespaces.
         mtime: seconds since 1970.
         identity: see `CopiedFile`.
     """
@@ -136,13 +137,14 @@ class _Walker:
             self._take(entry, child)
 
     def _take(self, entry: os.DirEntry[bytes], path: bytes) -> None:
+        place = entry.path
         try:
             status = entry.stat(follow_symlinks=False)
             if stat.S_ISLNK(status.st_mode):
                 followed = self._link(entry, path)
                 if followed is None:
                     return
-                status = followed
+                status, place = followed, os.path.realpath(place)
         except FileNotFoundError:
             return  # dropped since it was listed; WAL replay drops it too
         except OSError as error:
@@ -151,7 +153,7 @@ class _Walker:
             self._directory(entry.path, path, status)
         elif stat.S_ISREG(status.st_mode):
             if not excluded_file(path):
-                self._add(path, entry.path, FileKind.FILE, status)
+                self._add(path, place, FileKind.FILE, status)
         else:
             self._warn(path, "is neither file nor directory and was left out")
 

@@ -20,6 +20,7 @@ from drkit.errors import DrkitError, PostgresRefused
 from drkit.postgres import process
 from drkit.postgres.configuration import quote_setting
 from drkit.postgres.control import ClusterState, read_control
+from drkit.postgres.files import NotRegular, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -317,8 +318,8 @@ class ThrowawayServer:
         standbys as well; line 1 tells a stale file of an earlier server apart.
         """
         try:
-            text = Path(self.data_directory, "postmaster.pid").read_text()
-        except FileNotFoundError:
+            text = read_text(f"{self.data_directory}/postmaster.pid")
+        except (FileNotFoundError, NotRegular):
             return False
         lines = text.splitlines()
         return len(lines) >= 8 and lines[0] == str(self.pid) and "ready" in lines[7]

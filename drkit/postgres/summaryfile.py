@@ -17,6 +17,7 @@ import numpy as np
 from drkit.errors import Corrupt
 from drkit.model.changes import NO_BLOCKS, PLACE_SHIFT, Blocks, Relation, Summary
 from drkit.model.lsn import Lsn
+from drkit.postgres.files import read_regular
 from drkit.postgres.longcrc import long_crc32c
 
 if TYPE_CHECKING:
@@ -86,8 +87,7 @@ def read_summary(path: str) -> Summary:
         Corrupt: it is no whole summary file.
         OSError: it can't be read.
     """
-    with open(path, "rb") as file:
-        data = file.read()
+    data = read_regular(path)
     try:
         return parse_summary(data)
     except (ValueError, struct.error) as error:

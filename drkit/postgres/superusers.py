@@ -7,12 +7,13 @@ knows no name to connect with. Sources: `src/backend/utils/cache/relmapper.c`,
 
 from __future__ import annotations
 
+import os
 import struct
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drkit.errors import Corrupt
 from drkit.model.page import PAGE
+from drkit.postgres.files import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,8 +38,8 @@ def superuser_names(data_directory: str) -> list[str]:
     Raises:
         Corrupt: the files are none of a PostgreSQL cluster.
     """
-    path = Path(data_directory, "global", str(_file_of_roles(data_directory)))
-    found = list(_roles(path.read_bytes()))
+    path = os.path.join(data_directory, "global", str(_file_of_roles(data_directory)))
+    found = list(_roles(read_regular(path)))
     found.reverse()  # newer versions of a row mostly lie behind older ones
     found.sort(key=lambda role: role[0] != _BOOTSTRAP)
     names = [name.rstrip(b"\0") for _, name, superuser in found if superuser]
@@ -46,8 +47,8 @@ def superuser_names(data_directory: str) -> list[str]:
 
 
 def _file_of_roles(data_directory: str) -> int:
-    path = Path(data_directory, "global", "pg_filenode.map")
-    data = path.read_bytes()
+    path = os.path.join(data_directory, "global", "pg_filenode.map")
+    data = read_regular(path)
     magic, count = _PAIR.unpack_from(data)
     if magic == _MAP_MAGIC and _PAIR.size * (count + 1) <= len(data):
         for number in range(count):

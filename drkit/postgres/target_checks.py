@@ -8,6 +8,7 @@ import os
 from typing import TYPE_CHECKING
 
 from drkit.errors import DrkitError, NoSpace, TargetNotEmpty
+from drkit.postgres.files import read_regular
 from drkit.postgres.running import server_process
 
 if TYPE_CHECKING:
@@ -129,8 +130,8 @@ def marked_tablespaces(directory: str, kind: str = "tablespaces") -> list[str]:
         kind: `shared` for those that hold what is not the cluster's as well.
     """
     try:
-        with open(os.path.join(directory, MARKER), encoding="utf-8") as file:
-            return [str(place) for place in json.load(file)[kind]]
+        marker = json.loads(read_regular(os.path.join(directory, MARKER)))
+        return [str(place) for place in marker[kind]]
     except (OSError, ValueError, KeyError, TypeError):
         return []
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from drkit.errors import DrkitError, TargetNotEmpty
+from drkit.postgres.files import open_regular
 from drkit.postgres.target_checks import (
     MARKER,
     is_incomplete,
@@ -139,8 +140,7 @@ class TargetDirectory:
         """Read a small file that was restored; empty if there is none."""
         try:
             with self._parent(path) as (parent, name):
-                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-                descriptor = os.open(name, flags, dir_fd=parent)
+                descriptor = open_regular(name, parent)
         except FileNotFoundError:
             return b""
         with open(descriptor, "rb") as file:

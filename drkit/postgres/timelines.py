@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from drkit.errors import Corrupt, PostgresRefused, PostgresUnreachable, SourceUnreadable
 from drkit.model.timeline import TimelineHistory
+from drkit.postgres.files import read_regular
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn
@@ -29,8 +30,7 @@ def read_history(data_directory: str, timeline: int) -> TimelineHistory:
         return TimelineHistory(timeline)
     path = os.path.join(data_directory, "pg_wal", f"{timeline:08X}.history")
     try:
-        with open(path, "rb") as file:
-            content = file.read()
+        content = read_regular(path)
     except OSError as error:
         raise SourceUnreadable(
             f"can't read the history of timeline {timeline}, {path}: {error.strerror}",

@@ -16,6 +16,7 @@ import numpy as np
 
 from drkit.model.page import PAGE
 from drkit.postgres.detection import stretches
+from drkit.postgres.files import open_regular
 from drkit.postgres.pages import failing
 from drkit.repository.codec import Content
 from drkit.repository.framing import FrameFiller
@@ -68,7 +69,7 @@ def _read(
     at = 0
     try:
         for one, mine in zip(pages, parts, strict=True):
-            descriptor = os.open(one.place, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = open_regular(one.place)
             try:
                 for position, length in mine:
                     part = into[at : at + length]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from drkit.errors import DrkitError
 from drkit.operations.proving.subject import Finding, failed, passed
+from drkit.postgres.files import read_text
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -120,7 +121,7 @@ def _postmaster(data_directory: str) -> tuple[int, int]:
     """
     path = Path(data_directory, "postmaster.pid")
     try:
-        lines = path.read_text().splitlines()
+        lines = read_text(str(path)).splitlines()
         return int(lines[0]), int(lines[2])
     except (ValueError, IndexError):
         raise DrkitError(f"{path} is not as a server writes it") from None

@@ -13,6 +13,7 @@ from drkit.model.page import PAGE
 from drkit.operations.proving.subject import Finding, failed, not_done, passed
 from drkit.postgres.control import read_control
 from drkit.postgres.exclusions import Fork, relation_file
+from drkit.postgres.files import open_regular
 from drkit.postgres.page_header import empty, misshapen
 from drkit.postgres.pages import failing
 from drkit.postgres.scan import scan
@@ -145,7 +146,7 @@ class _Reader:
                 relation = queue.popleft()
             except IndexError:
                 return
-            with open(relation.place, "rb", buffering=0) as file:
+            with open(open_regular(relation.place), "rb", buffering=0) as file:
                 self._read(relation, file.fileno(), stop)
 
     def _read(self, relation: _Relation, descriptor: int, stop: Stop) -> None:

@@ -34,6 +34,7 @@ from drkit.operations.scratch.preparing import prepare
 from drkit.postgres.binaries import ServerBinaries  # noqa: TC001  part of the value
 from drkit.postgres.connection import connect
 from drkit.postgres.control import read_control
+from drkit.postgres.files import read_text
 from drkit.postgres.process import Account  # noqa: TC001  part of the value
 from drkit.postgres.scratch_log import read_recovery_log, recovery_error
 from drkit.postgres.server import ThrowawayServer
@@ -289,5 +290,5 @@ class Scratch:
         path = Path(self.data_directory, "pg_wal", f"{timeline:08X}.history")
         if not path.exists():
             return timeline
-        history = TimelineHistory.parse(timeline, path.read_text(encoding="utf-8"))
+        history = TimelineHistory.parse(timeline, read_text(str(path)))
         return history.switches[-1].timeline if history.switches else timeline

@@ -17,6 +17,7 @@ from drkit.postgres.configuration import (
     render_recovery,
 )
 from drkit.postgres.control import read_control
+from drkit.postgres.files import read_text
 from drkit.postgres.restored_configuration import (
     installed_libraries,
     production_settings,
@@ -104,7 +105,7 @@ def _neutralize(data: Path, files: _Files) -> None:
         raise DrkitError(f"{data} was not restored to be recovered")
     (data / "standby.signal").unlink(missing_ok=True)  # follows without end
     path = data / _AUTO_CONF
-    found = path.read_text(encoding="utf-8", errors="surrogateescape")
+    found = read_text(str(path))
     files.write(_AUTO_CONF, found)
     every = effective_settings(str(path), found, lambda *_: [])
     mine = {name: value for name, value in every.items() if name in _RECOVERY}
