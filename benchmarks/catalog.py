@@ -25,7 +25,8 @@ from drkit.operations.expire import plan_expire
 from drkit.repository.identity import create_identity
 from drkit.repository.keyring import Keyring
 from drkit.repository.layout import Layout
-from drkit.repository.log import Log, LogIdentity
+from drkit.repository.log import Log
+from drkit.repository.log_entries import LogIdentity
 from drkit.repository.repository import Repository
 from drkit.repository.wal import WalArchive
 from drkit.storage.memory import MemoryStorage

@@ -143,7 +143,8 @@ def repository_in(
 ) -> Repository:
     """Put a repository's parts together over a store."""
     from drkit.crypto.signing import parse_public
-    from drkit.repository.log import Log, LogIdentity
+    from drkit.repository.log import Log
+    from drkit.repository.log_entries import LogIdentity
     from drkit.repository.repository import Repository
 
     layout, clock = Layout(compiled["name"]), SystemClock()

@@ -33,7 +33,8 @@ from drkit.repository.fingerprint import write_fingerprint
 from drkit.repository.identity import create_identity
 from drkit.repository.keyring import Keyring
 from drkit.repository.layout import Layout
-from drkit.repository.log import Log, LogIdentity
+from drkit.repository.log import Log
+from drkit.repository.log_entries import LogIdentity
 from drkit.repository.manifests import write_manifest
 from drkit.repository.packing import Packed, Packing, PackWriter, assemble
 from drkit.repository.repository import Repository

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from drkit.protocols import Progress
-    from drkit.repository.log import LoggedEntry
+    from drkit.repository.log_entries import LoggedEntry
     from drkit.repository.repository import Repository
 
 _LACKING = (Corrupt, KeyUnavailable, NotFound, ObjectNotFound, TargetUnreachable)

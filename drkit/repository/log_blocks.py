@@ -1,4 +1,4 @@
-"""Blocks of the log: copies of 256 entries in one object, so that it reads quickly.
+"""Blocks of the log: copies of the entries at 256 names, so that it reads quickly.
 
 They are a cache. A reader believes a block only where its entries, by their digests,
 lead from the head that it has to the entry that ends the block, which it reads and
@@ -8,9 +8,10 @@ verifies by itself; else it reads the entries one by one.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from drkit.errors import DrkitError
+from drkit.repository.log_entries import EntryCopy
 from drkit.repository.objects import Sealing, seal, unseal
 
 if TYPE_CHECKING:
@@ -26,13 +27,6 @@ _HEAD = struct.Struct("<I16s")  # length of the plaintext, id of the entry's DEK
 _MAX_BLOCK = 512 << 20
 
 
-class EntryCopy(NamedTuple):
-    """The plaintext of a log entry, and which DEK the entry is sealed under."""
-
-    key_id: bytes
-    plain: bytes
-
-
 class LogBlocks:
     """The blocks of one cluster's log."""
 
@@ -45,7 +39,7 @@ class LogBlocks:
         self._keyring = keyring
 
     def get(self, first: int) -> list[EntryCopy] | None:
-        """Return the copies of the entries from `first` on; None if there is no block.
+        """Return the copies of the entries of a block; None if there is none.
 
         What can't be read counts as not there.
         """
@@ -57,7 +51,7 @@ class LogBlocks:
             copies = list(_split(plain))
         except (DrkitError, struct.error):
             return None
-        return copies if len(copies) == ENTRIES else None
+        return copies if 0 < len(copies) <= ENTRIES else None
 
     def put(self, first: int, copies: Sequence[EntryCopy], dek: Dek) -> None:
         """Store a block, if it can be; nothing depends on it."""

@@ -37,6 +37,24 @@ def seal(sealing: Sealing, plain: Buffer, level: int = 3) -> memoryview:
     return sealer.finish()
 
 
+def why_foreign(sealing: Sealing, data: Buffer) -> str | None:
+    """Say why bytes were never sealed for this name under this key; None if they were.
+
+    It takes the key to make a header that passes; what is behind it may be damaged.
+    """
+
+    def own(key_id: bytes) -> Dek:
+        if key_id != sealing.dek.key_id:
+            raise Corrupt(f"object {sealing.name} names another key in its header")
+        return sealing.dek
+
+    try:
+        Opener(own, sealing.lineage, sealing.name, sealing.dek.purpose, data)
+    except Corrupt as error:
+        return error.message
+    return None
+
+
 def unseal(
     dek_for: Callable[[bytes], Dek],
     lineage: bytes,

@@ -18,7 +18,8 @@ from drkit.config.loading import load_policy
 from drkit.errors import ClockImplausible, NotFound, UsageError
 from drkit.model.log import Pin
 from drkit.model.wal import Segment, WalFileName
-from drkit.repository.log import Log, LogIdentity
+from drkit.repository.log import Log
+from drkit.repository.log_entries import LogIdentity
 from tests.builders import SEGMENT, FakeClock
 from tests.catalogs import store
 from tests.cli.test_json_output import agree

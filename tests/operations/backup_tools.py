@@ -22,7 +22,8 @@ from drkit.postgres.connection import connector
 from drkit.repository.identity import read_lineage
 from drkit.repository.keyring import Keyring
 from drkit.repository.layout import REPOSITORY, Layout
-from drkit.repository.log import Log, LogIdentity
+from drkit.repository.log import Log
+from drkit.repository.log_entries import LogIdentity
 from drkit.repository.manifests import read_manifest
 from drkit.repository.repository import Repository
 from drkit.repository.wal import WalArchive
@@ -194,8 +195,8 @@ def difference_from_log(site: Site) -> tuple[set[str], set[str]]:
     repository = site.repository()
     layout, storage = repository.layout, repository.storage
     state = repository.log.read()
-    count = len(repository.log.entries)
-    expected = {REPOSITORY} | {layout.log_entry(number) for number in range(count)}
+    entries = {layout.log_entry(one.sequence) for one in repository.log.entries}
+    expected = {REPOSITORY} | entries
     keys = {("catalog", key) for key in repository.log.key_ids}
     for commit in state.backups.values():
         manifest = read_manifest(repository, commit.manifest)

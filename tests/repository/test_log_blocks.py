@@ -8,7 +8,8 @@ import pytest
 
 from drkit.errors import Corrupt, StorageError
 from drkit.model.log import Abandon
-from drkit.repository.log_blocks import ENTRIES, EntryCopy, LogBlocks
+from drkit.repository.log_blocks import ENTRIES, LogBlocks
+from drkit.repository.log_entries import EntryCopy
 from tests.builders import CLUSTER, World, begin, copy_of, replace_object
 from tests.faults import FOREVER, FaultyStorage
 from tests.repository.logs import entry_name, plain_of, put_signed

@@ -1,11 +1,13 @@
 """Several writers over one log, whatever they do and whenever replies get lost.
 
-Each writer's view may be old. What the log then holds must be what a plain model of
-the rules allows, and every reader must see the same.
+Each writer's view may be old, and somebody without keys stores what is no entry at
+names that are free. What the log then holds must be what a plain model of the rules
+allows, and every reader must see the same.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
@@ -18,7 +20,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from drkit.errors import AttemptFenced
+from drkit.errors import AttemptFenced, ObjectExists
 from drkit.model.label import label_time
 from drkit.model.log import (
     Abandon,
@@ -37,6 +39,7 @@ from drkit.storage.memory import MemoryStorage
 from drkit.storage.retry import RetryingStorage
 from tests.builders import EPOCH, World, begin, commit_entry
 from tests.faults import FaultyStorage, unavailable
+from tests.repository.logs import entry_name
 from tests.repository.machines import run
 
 if TYPE_CHECKING:
@@ -66,6 +69,15 @@ class Model:
     proven: set[str] = field(default_factory=set)
     wal: int = 0
     entries: int = 1
+    head: int = 0
+    garbage: set[int] = field(default_factory=set)
+
+    def free(self) -> int:
+        """Return the number of the next entry."""
+        return next(n for n in itertools.count(self.head + 1) if n not in self.garbage)
+
+    def grow(self) -> None:
+        self.head, self.entries = self.free(), self.entries + 1
 
     def may_commit(self, begun: Begin) -> bool:
         parent_lives = begun.parent is None or begun.parent in self.live
@@ -119,6 +131,17 @@ class LogMachine(RuleBasedStateMachine):
         fresh = self.world.repository(host=f"host-{writer}", storage=storage)
         self.writers[writer] = fresh
 
+    @rule(ahead=st.integers(1, 3), kind=PICK)
+    def somebody_stores_garbage(self, ahead: int, kind: int) -> None:
+        number = self.model.head + ahead
+        data = self.world.storage.get(entry_name(0))
+        made = (b"", b"no entry", data, data[:32], data[:96] + bytes(50), bytes(3000))
+        try:
+            self.world.storage.put(entry_name(number), made[kind % len(made)])
+        except ObjectExists:
+            assert number in self.model.garbage
+        self.model.garbage.add(number)
+
     # -- what writers do
 
     @rule(writer=WRITER, child=st.booleans(), pick=PICK, start=START)
@@ -135,7 +158,7 @@ class LogMachine(RuleBasedStateMachine):
             assert label_time(begun.label) > label_time(newest)
         self.model.begins.append(begun)
         self.model.running.add(begun.attempt)
-        self.model.entries += 1
+        self.model.grow()
 
     @rule(writer=WRITER, pick=PICK)
     def begins_on_a_parent_that_is_gone(self, writer: int, pick: int) -> None:
@@ -227,8 +250,8 @@ class LogMachine(RuleBasedStateMachine):
             return False
         logged = self.writers[writer].log.append(lambda _: entry)
         assert logged.entry == entry
-        assert logged.sequence == self.model.entries
-        self.model.entries += 1
+        assert logged.sequence == self.model.free()
+        self.model.grow()
         return True
 
     # -- what always holds
@@ -237,8 +260,11 @@ class LogMachine(RuleBasedStateMachine):
     def every_reader_sees_the_model(self) -> None:
         if not hasattr(self, "model"):
             return
-        for reader in (self.world.repository(), *self.writers):
+        fresh = self.world.repository()
+        for reader in (fresh, *self.writers):
             self.agree(reader)
+        void = {one.sequence for one in fresh.log.void}
+        assert void == {one for one in self.model.garbage if one > self.model.head}
 
     def agree(self, reader: Repository) -> None:
         state, model = reader.log.read(), self.model
@@ -257,6 +283,27 @@ class LogMachine(RuleBasedStateMachine):
         assert abandoned == model.abandoned
         parents = {parent for parent in model.live.values() if parent}
         assert parents <= model.live.keys()
+
+
+class DeletingMachine(LogMachine):
+    """Somebody deletes what he stored, whether an entry has named it void or not."""
+
+    @rule(pick=PICK)
+    def somebody_deletes_garbage(self, pick: int) -> None:
+        garbage = sorted(self.model.garbage)
+        if garbage:
+            number = garbage[pick % len(garbage)]
+            self.world.storage.delete(entry_name(number))
+            self.model.garbage.remove(number)
+
+
+def test_garbage_that_comes_and_goes() -> None:
+    run(DeletingMachine, examples=20, steps=25)
+
+
+@pytest.mark.long
+def test_garbage_that_comes_and_goes_for_long() -> None:
+    run(DeletingMachine, examples=100, steps=50)
 
 
 def test_writers_over_one_memory() -> None:

@@ -90,6 +90,10 @@ class HostsMachine(RuleBasedStateMachine):
     def next_reply_is_lost(self, name: str) -> None:
         self.scene.hosts[name].lose_next_reply()
 
+    @rule(ahead=st.integers(1, 3))
+    def somebody_stores_garbage_in_the_log(self, ahead: int) -> None:
+        self.scene.witness.store_garbage(ahead)
+
     # -- what hosts begin
 
     @rule(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from drkit.errors import ObjectExists
 from drkit.model.log import (
     Abandon,
     AttemptState,
@@ -134,7 +135,11 @@ class Rules:
 
 
 class Witness:
-    """Holds the repository against the log and against what the server's files were."""
+    """Holds the repository against the log and against what the server's files were.
+
+    Attributes:
+        garbage: numbers of log names at which somebody stored what is no entry.
+    """
 
     def __init__(self, world: World, server: MadeUpServer) -> None:
         self._world, self._server = world, server
@@ -143,6 +148,7 @@ class Witness:
         self._heard = 0
         self._objects: dict[str, set[str]] = {}
         self._first_segment = server.segment
+        self.garbage: set[int] = set()
 
     def look(self) -> None:
         """Fail if a live backup is not whole, or the log has said what it may not."""
@@ -160,6 +166,16 @@ class Witness:
             assert not lacking, f"{label} lives without {lacking}"
         self._look_for_wal(state, there)
 
+    def store_garbage(self, ahead: int) -> None:
+        """Store what is no entry at a log name behind the head, if it is free."""
+        number = self._repository.log.head + ahead
+        name = self._repository.layout.log_entry(number)
+        try:
+            self._world.storage.put(name, b"no entry")
+        except ObjectExists:
+            return
+        self.garbage.add(number)
+
     def read(self, label: str) -> None:
         """Fail unless a backup holds what was read from the server."""
         repository = self._world.repository(host="reader")
@@ -172,7 +188,9 @@ class Witness:
         ours, fresh = self._repository.log, self._world.repository(host="reader").log
         assert fresh.read() == ours.read()
         assert fresh.entries == ours.entries
-        assert [one.sequence for one in fresh.entries] == list(range(self._heard))
+        used = {one.sequence for one in fresh.entries}
+        assert used.isdisjoint(self.garbage)
+        assert used | self.garbage >= set(range(max(used)))
 
     def look_at_all(self) -> None:
         """Do what takes longer: read every backup, and look for left-overs."""
@@ -184,7 +202,8 @@ class Witness:
         assert state.running() == []
         assert state.expiring == set()
         unaccounted, lacking = difference_from_log(self._world)  # type: ignore[arg-type]
-        assert (unaccounted, lacking) == (set(), set())
+        garbage = {self._repository.layout.log_entry(one) for one in self.garbage}
+        assert (unaccounted - garbage, lacking) == (set(), set())
 
     def _objects_of(self, state: LogState, label: str) -> set[str]:
         """Return the names of all that a backup and those below it consist of."""

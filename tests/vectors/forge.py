@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from tests.vectors.reader import PURPOSES, hkdf, lp
+from tests.vectors.derive import hkdf, lp
+from tests.vectors.reader import PURPOSES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

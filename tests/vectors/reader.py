@@ -13,15 +13,11 @@ import hmac
 import re
 import struct
 from collections import defaultdict
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import blake3
-from cryptography.exceptions import InvalidSignature, InvalidTag
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,6 +32,8 @@ from tests.vectors.columns import (
     parse_json,
     read_manifest,
 )
+from tests.vectors.derive import hkdf, lp
+from tests.vectors.log import read_log
 
 PURPOSES = {"backup": 1, "wal": 2, "dump": 3, "files": 4, "catalog": 5}
 MAX_FRAMES, MAX_OBJECT = 65536, 2 << 30
@@ -54,15 +52,6 @@ class Backup(NamedTuple):
     label: str
     head: dict[str, Any]
     files: dict[bytes, bytes | None]
-
-
-def lp(*fields: bytes | str) -> bytes:
-    raw = [field.encode() if isinstance(field, str) else field for field in fields]
-    return b"".join(struct.pack("<H", len(field)) + field for field in raw)
-
-
-def hkdf(key: bytes, info: bytes, salt: bytes = bytes(32), length: int = 32) -> bytes:
-    return HKDF(algorithm=SHA256(), length=length, salt=salt, info=info).derive(key)
 
 
 def read_key_file(text: str) -> tuple[str, bytes]:
@@ -193,27 +182,7 @@ class Reader:
 
     def log(self) -> list[dict[str, Any]]:
         """Return the payloads of all entries."""
-        entries: list[dict[str, Any]] = []
-        previous = "0" * 64
-        while (name := f"{self.cluster}/log/{len(entries):010d}") in self.objects:
-            plain = self.plain(name, "catalog", MAX_ENTRY)
-            signature, public, payload = plain[:64], plain[64:96], plain[96:]
-            need(public in self.trusted, f"{name}: signer")
-            signed = lp("drkit/1/log", self.lineage, name) + payload
-            try:
-                Ed25519PublicKey.from_public_bytes(public).verify(signature, signed)
-            except InvalidSignature:
-                raise Refused(f"{name}: signature") from None
-            entry = parse_json(payload, "log")
-            need(entry["sequence"] == len(entries), f"{name}: sequence")
-            need(entry["previous"] == previous, f"{name}: chain")
-            need((entry["type"] == "open") == (not entries), f"{name}: open")
-            need(datetime.fromisoformat(entry["time"]).tzinfo, f"{name}: time")
-            previous = hashlib.sha256(plain).hexdigest()
-            entries.append(entry)
-        behind = [n for n in self.objects if n.startswith(f"{self.cluster}/log/")]
-        need(len(behind) == len(entries), "an entry of the log is missing")
-        return entries
+        return read_log(self)
 
     def live(self) -> dict[str, dict[str, Any]]:
         """Return the commit entries of live backups by label."""

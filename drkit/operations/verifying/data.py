@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from drkit.model.wal import WalFileName
     from drkit.protocols import Progress
     from drkit.repository.checking import Verdict
+    from drkit.repository.log_entries import LoggedEntry
     from drkit.repository.repository import Repository
 
     Job = Callable[[], None]
@@ -100,8 +101,8 @@ class DataCheck:
     def _jobs(
         self, commits: Sequence[Commit], wal: Mapping[WalFileName, int]
     ) -> Iterator[Job]:
-        for entry in self._repository.log.entries:
-            yield partial(self._entry, entry.sequence)
+        for logged in self._repository.log.entries:
+            yield partial(self._entry, logged)
         for commit in commits:
             yield from self._packs(commit)
         for file, size in wal.items():
@@ -109,8 +110,8 @@ class DataCheck:
             if self._chosen(name):
                 yield partial(self._wal, name, file, size)
 
-    def _entry(self, sequence: int) -> None:
-        damage = check_entry(self._repository, sequence)
+    def _entry(self, logged: LoggedEntry) -> None:
+        damage = check_entry(self._repository, logged)
         if damage is not None:
             self.found.damage.append(damage)
 

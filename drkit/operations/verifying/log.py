@@ -10,18 +10,19 @@ from drkit.model.damage import Damage, DamageKind
 from drkit.repository.objects import unseal
 
 if TYPE_CHECKING:
+    from drkit.repository.log_entries import LoggedEntry
     from drkit.repository.repository import Repository
 
 _MAX_ENTRY = 1 << 20
 
 
-def check_entry(repository: Repository, sequence: int) -> Damage | None:
+def check_entry(repository: Repository, logged: LoggedEntry) -> Damage | None:
     """Hold an entry's own object against what was read of the log.
 
     Raises:
         StorageError: the store failed in a way that may pass.
     """
-    name = repository.layout.log_entry(sequence)
+    name = repository.layout.log_entry(logged.sequence)
     find = repository.keyring.finder("catalog")
     code = Corrupt.exit_code
     try:
@@ -39,7 +40,7 @@ def check_entry(repository: Repository, sequence: int) -> Damage | None:
         what = f"can't be read: {error.message}"
         return Damage(name, DamageKind.UNREADABLE, what, error.exit_code)
     digest = hashlib.sha256(plain).hexdigest()
-    if digest != repository.log.entries[sequence].digest:
+    if digest != logged.digest:
         what = "is another entry than the one that the next is chained to"
         return Damage(name, DamageKind.CONTENT, what, code)
     return None
