@@ -64,7 +64,7 @@ def list_(session: Session, policy: PolicyArgument) -> int:
     loaded = session.policy(policy)
     chain = list_evidence(wiring.open_repository(loaded, session.secrets))
     session.show(_text(loaded.name, chain), _json(loaded.name, chain))
-    return Corrupt.exit_code if chain.problems else 0
+    return Corrupt.exit_code if chain.doubts else 0
 
 
 def export(
@@ -107,7 +107,7 @@ def _text(policy: str, chain: Chain) -> str:
     head = ("record", "when", "what", "backup", "outcome", "RTO", "RPO")
     rows = [_row(one.record) for one in chain.records]
     lines = [render.table(head, rows), ""] if rows else []
-    lines += [f"✗ {problem}" for problem in chain.problems]
+    lines += [f"✗ {problem}" for problem in chain.doubts]
     return page([*lines, f"{policy}: {_verdict(chain)}"])
 
 
@@ -128,6 +128,8 @@ def _verdict(chain: Chain) -> str:
     count = len(chain.records)
     if chain.problems:
         return "the chain of evidence is not whole"
+    if chain.misdated:
+        return "a record is not of the time that it says; reports don't count it"
     if not count:
         return "no evidence yet; `drkit drill run` and `drkit verify` make it"
     records = "1 record" if count == 1 else f"{count} records"
@@ -139,6 +141,9 @@ def _json(policy: str, chain: Chain) -> dict[str, Any]:
         "policy": policy,
         "whole": not chain.problems,
         "problems": list(chain.problems),
+        "misdated": [
+            {"sequence": one.sequence, "problem": one.why} for one in chain.misdated
+        ],
         "head": chain.head or None,
         "records": [record_json(one) for one in chain.records],
     }

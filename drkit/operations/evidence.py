@@ -98,7 +98,7 @@ def export_evidence(
         files = tuple(_write(directory, one) for one in records)
     except OSError as error:
         raise _refused(directory, error) from error
-    return Export(files, chain.problems)
+    return Export(files, chain.doubts)
 
 
 def verify_files(

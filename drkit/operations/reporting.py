@@ -29,7 +29,7 @@ def gather_evidence(
     Backups, pins and proofs are those that the log has for the quarter's end, or for
     now while it runs: so a report of a past quarter is the same whenever it is made.
     What is wrong with the chain of evidence is told; each record that is returned has
-    a signature that the policy trusts.
+    a signature that the policy trusts, and is of the time that it says.
 
     Raises:
         UsageError: the quarter has not begun.
@@ -42,9 +42,11 @@ def gather_evidence(
             f"{quarter} has not begun", hint="give a quarter that has, such as 2026-Q1"
         )
     chain = read_chain(repository)
+    wrong = {one.sequence for one in chain.misdated}
+    records = (one.record for one in chain.records)
     return ClusterEvidence(
         standing=_standing(repository, rules, quarter, chain),
-        records=tuple(one.record for one in chain.records),
+        records=tuple(one for one in records if one.sequence not in wrong),
         digests={one.record.sequence: one.digest for one in chain.records},
     )
 
@@ -65,18 +67,30 @@ def _standing(
         backups=tuple(commit.backup for commit in state.backups.values()),
         proven={label: one.verified_at for label, one in state.proven.items()},
         pinned=frozenset(state.pins),
-        chain=_chain_before(chain, quarter.end),
+        chain=_chain_state(chain, quarter),
         opened=repository.log.entries[0].time,
     )
 
 
-def _chain_before(chain: Chain, end: datetime) -> ChainState:
-    """Return the chain as it was at a quarter's end, with all that is wrong today."""
-    times = [one.record.started for one in chain.records]
-    past = _before(chain.records, times, end)
+def _chain_state(chain: Chain, quarter: Quarter) -> ChainState:
+    """Return the chain as it was at a quarter's end, with all that is wrong today.
+
+    Records that say they are of the quarter, or were stored in it, and are not of their
+    time, are told; those of other quarters are those quarters' matter.
+    """
+    wrong = {one.sequence: one.stored for one in chain.misdated}
+    records = [one.record for one in chain.records]
+    times = [wrong.get(one.sequence, one.started) for one in records]
+    past = _before(chain.records, times, quarter.end)
     signers = sorted({one.signer for one in past})
     head = past[-1].digest if past else ""
-    return ChainState(len(past), head, tuple(signers), chain.problems)
+    said = {one.sequence: one.finished for one in records}
+    misdated = (
+        one.why
+        for one in chain.misdated
+        if one.stored in quarter or said[one.sequence] in quarter
+    )
+    return ChainState(len(past), head, tuple(signers), (*chain.problems, *misdated))
 
 
 def _state_before(repository: Repository, end: datetime) -> LogState:

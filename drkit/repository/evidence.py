@@ -25,6 +25,7 @@ from drkit.repository.attestation import (
     sign_record,
     stretch,
 )
+from drkit.repository.dating import LogTimes, Misdated
 from drkit.repository.objects import Sealing, seal, unseal
 
 if TYPE_CHECKING:
@@ -56,10 +57,17 @@ class Chain(NamedTuple):
     Attributes:
         records: those that could be read, in order.
         problems: what is wrong with the chain, each a sentence; empty if it is whole.
+        misdated: records that are there, and not of the time that they say.
     """
 
     records: tuple[Signed, ...]
     problems: tuple[str, ...]
+    misdated: tuple[Misdated, ...] = ()
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """All that speaks against it, each a sentence."""
+        return self.problems + tuple(one.why for one in self.misdated)
 
     @property
     def head(self) -> str:
@@ -103,13 +111,13 @@ def read_all(repository: Repository) -> list[Record]:
     """Return every record, oldest first.
 
     Raises:
-        Corrupt: the chain is not whole; the first problem is told.
+        Corrupt: the chain is not whole, or misdated; the first doubt is told.
     """
     chain = read_chain(repository)
-    if chain.problems:
+    if chain.doubts:
         raise Corrupt(
             f"the evidence of {repository.layout.cluster} is not whole: "
-            f"{chain.problems[0]}",
+            f"{chain.doubts[0]}",
             hint=f"`drkit drill list` tells everything; {_COPY}",
         )
     return [one.record for one in chain.records]
@@ -128,7 +136,12 @@ def read_chain(repository: Repository) -> Chain:
     while not isinstance(one := _read(repository, len(found)), _Missing):
         found.append(one)
     records = tuple(one for one in found if isinstance(one, Signed))
-    return Chain(records, tuple(_problems(repository, found, listed)))
+    times = LogTimes(repository.log.entries, repository.clock.now())
+    return Chain(
+        records,
+        tuple(_problems(repository, found, listed)),
+        tuple(times.misdated(one.record for one in records)),
+    )
 
 
 def newest_records(repository: Repository, count: int) -> list[Record]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -36,7 +37,9 @@ def drilled(site: Site) -> Site:
 
 
 def _ours(one: Record) -> Record:
-    return replace(one, system_identifier=SYSTEM)
+    now = datetime.now(UTC)
+    began = now - timedelta(seconds=75.25)
+    return replace(one, system_identifier=SYSTEM, started=began, finished=now)
 
 
 def add_action(site: Site, *words: str) -> dict[str, Any]:

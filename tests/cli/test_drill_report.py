@@ -11,15 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from drkit import wiring
+from drkit.config.compiled import compile_policy
+from drkit.config.loading import load_policy
 from drkit.model.evidence import RecordKind
 from drkit.model.quarter import Quarter
 from drkit.repository.evidence import append
+from drkit.repository.identity import read_lineage
+from tests.builders import FakeClock
 from tests.cli.site import SYSTEM
 from tests.cli.test_json_output import differences, examples
 from tests.reports.history import history
 
 if TYPE_CHECKING:
     from drkit.model.evidence import Record
+    from drkit.repository.repository import Repository
     from tests.cli.site import Site
 
 LAST = Quarter.of(datetime.now(UTC)).back(1)
@@ -43,7 +49,17 @@ def add_record(site: Site, kind: RecordKind, **changes: object) -> None:
             **changes,  # type: ignore[arg-type]
         )
 
-    append(site.repository(), build)
+    append(repository_at(site, started + timedelta(minutes=9)), build)
+
+
+def repository_at(site: Site, now: datetime) -> Repository:
+    """The site's repository, as who works there at a moment has it."""
+    policy = load_policy(site.policy, {})
+    compiled, secrets = compile_policy(policy), wiring.Secrets({})
+    store = wiring.bare_storage(compiled, secrets)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wiring, "SystemClock", lambda: FakeClock(now))
+        return wiring.repository_in(store, read_lineage(store), compiled, secrets)
 
 
 @pytest.fixture

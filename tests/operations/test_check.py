@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,8 +131,9 @@ def test_a_chain_of_evidence_that_lacks_a_record(protected: Protected) -> None:
 
     def ours(sequence: int, previous: str) -> Record:
         made = bare(sequence, previous)
-        whose = system.system_identifier
-        return replace(made, cluster=NAME, system_identifier=whose)
+        whose, now = system.system_identifier, datetime.now(UTC)
+        made = replace(made, cluster=NAME, system_identifier=whose)
+        return replace(made, started=now, finished=now)
 
     for _ in range(2):
         append(repository, ours)

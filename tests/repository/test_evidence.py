@@ -97,7 +97,7 @@ def test_records_are_read_from_every_store(store: Storage) -> None:
 
 def test_no_evidence_is_an_empty_chain() -> None:
     repository = World().repository()
-    assert read_chain(repository) == ((), ())
+    assert read_chain(repository) == ((), (), ())
     assert read_all(repository) == []
     assert head_digest(repository) == ""
 

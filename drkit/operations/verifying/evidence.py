@@ -1,4 +1,4 @@
-"""Is the chain of evidence whole, as the log names it?"""
+"""Is the chain of evidence whole, and of its time, as the log names it?"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def check_evidence(repository: Repository) -> Damage | None:
         RepositoryMissing: the cluster was never set up here.
         StorageError: the store failed in a way that may pass.
     """
-    problems = read_chain(repository).problems
+    problems = read_chain(repository).doubts
     if not problems:
         return None
     more = len(problems) - _SHOWN
