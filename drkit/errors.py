@@ -75,6 +75,10 @@ class KeyLost(KeyUnavailable):
     """A wrapped data key is not in the repository any more: nothing brings it back."""
 
 
+class NotRecipient(KeyUnavailable):
+    """A wrapped data key is wrapped for other keys than the policy's."""
+
+
 class NotFound(DrkitError):
     """No such backup, policy or WAL file."""
 

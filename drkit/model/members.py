@@ -20,12 +20,28 @@ _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 def parse_object(data: bytes) -> Members:
     """Read a JSON object: UTF-8, no byte order mark."""
+    return _parse(data)
+
+
+def _parse(data: bytes, *, spelled: bool = False) -> Members:
     try:
         found: Members = json.loads(data.decode())
+        right = not spelled or json.dumps(found).encode() == data
     except RecursionError:
         raise ValueError("its JSON is nested too deeply") from None
     _need(isinstance(found, dict), "its JSON is no object")
+    _need(right, "its JSON is not spelled as it is written")
     return found
+
+
+def parse_plain(data: bytes) -> Members:
+    """Read a JSON object that is stored as it is, not sealed.
+
+    It must be spelled as writers spell it, so that no changed byte goes unnoticed: one
+    space behind a comma or a colon and no other between members, each member once, and
+    what is not ASCII as escapes. Members and their order are left to the reader.
+    """
+    return _parse(data, spelled=True)
 
 
 def nested(found: Members, name: str) -> Members:
@@ -74,6 +90,14 @@ def number(found: Members, name: str) -> float:
         real and abs(value) <= _MOST and math.isfinite(value), f"`{name}` is no number"
     )
     return float(value)
+
+
+def hexadecimal(found: Members, name: str) -> bytes:
+    """Return the bytes of a member that is lower-case hex."""
+    value = text(found, name)
+    decoded = bytes.fromhex(value)
+    _need(decoded.hex() == value, f"`{name}` is not in lower-case hex")
+    return decoded
 
 
 def sha256(found: Members, name: str) -> str:

@@ -10,12 +10,12 @@ from drkit.crypto.signing import format_public
 from drkit.errors import DrkitError, KeyUnavailable
 from drkit.model.finding import Finding, failed, ok, skipped, warning
 from drkit.model.log import AttemptState
-from drkit.repository.keyring import StoredKey, decode_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
     from drkit.crypto.signing import Signer
+    from drkit.repository.keyring import StoredKey
     from drkit.repository.repository import Repository
 
     KeyName = tuple[str, str]  # purpose and id in hex
@@ -191,18 +191,19 @@ class _Uses:
 
 def _wal_days(repository: Repository, problems: list[str]) -> Iterator[tuple[str, str]]:
     for info in repository.storage.list(repository.layout.wal_day("")):
-        text = repository.storage.get(info.name).decode("ascii", "replace")
         try:
-            yield info.name.rpartition("/")[2], bytes.fromhex(text).hex()
-        except ValueError:
-            problems.append(f"object {info.name} holds no key id")
+            key_id = repository.keyring.wal_day_key(info.name)
+        except DrkitError as error:
+            problems.append(str(error))
+        else:
+            yield info.name.rpartition("/")[2], key_id.hex()
 
 
 def _stored(repository: Repository, problems: list[str]) -> Iterator[StoredKey]:
     """Yield the wrapped DEKs that can be read, in the order of their names."""
     for info in repository.storage.list(repository.layout.keys()):
         try:
-            yield decode_key(info.name, repository.storage.get(info.name))
+            yield repository.keyring.read(info.name)
         except DrkitError as error:
             problems.append(str(error))
 

@@ -45,17 +45,23 @@ def read_lineage(storage: Storage) -> bytes:
         ) from None
     try:
         found = members.parse_object(data)
-        kind, version = found["drkit"], found["format"]
-        lineage = bytes.fromhex(members.text(found, "lineage"))
+        version = members.count(found, "format")
+        if version != _FORMAT:
+            raise RepositoryMissing(
+                f"the repository at {storage.url} has format {version}, not {_FORMAT}",
+                hint="another version of drkit wrote it; use that version",
+            )
+        return _lineage(members.parse_plain(data))
     except (ValueError, KeyError):
         raise Corrupt(f"{REPOSITORY} at {storage.url} is malformed") from None
-    if kind != "repository" or len(lineage) != _LINEAGE_BYTES:
-        raise Corrupt(f"{REPOSITORY} at {storage.url} is malformed")
-    if version != _FORMAT:
-        raise RepositoryMissing(
-            f"the repository at {storage.url} has format {version}, not {_FORMAT}",
-            hint="another version of drkit wrote it; use that version",
-        )
+
+
+def _lineage(found: members.Members) -> bytes:
+    lineage, created = members.hexadecimal(found, "lineage"), found["created"]
+    if found["drkit"] != "repository" or len(lineage) != _LINEAGE_BYTES:
+        raise ValueError("it is no repository's identity")
+    if members.moment(found, "created").isoformat() != created:
+        raise ValueError("its time is not written as times are")
     return lineage
 
 

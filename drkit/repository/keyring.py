@@ -15,11 +15,13 @@ from drkit.errors import (
     Corrupt,
     KeyLost,
     KeyUnavailable,
+    NotRecipient,
     ObjectExists,
     ObjectNotFound,
 )
 from drkit.model import members
 from drkit.model.objects import WrappedKey
+from drkit.repository.layout import REPOSITORY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -120,13 +122,63 @@ class Keyring:
     def stored(self, purpose: str = "") -> Iterator[StoredKey]:
         """Yield the wrapped DEKs that are listed, of one purpose or of all."""
         for info in self._storage.list(self._layout.keys(purpose)):
-            yield decode_key(info.name, self._storage.get(info.name))
+            yield self.read(info.name)
+
+    def read(self, name: str) -> StoredKey:
+        """Return the wrapped DEK that one object holds.
+
+        Raises:
+            Corrupt: not such an object, or not the one of that name.
+            ObjectNotFound: there is none.
+        """
+        return decode_key(name, self._storage.get(name), self._lineage)
+
+    def generations(
+        self, purpose: str, key_id: bytes
+    ) -> Iterator[tuple[str, Dek | Corrupt | KeyUnavailable]]:
+        """Yield what is stored of a DEK, the newest first: each unwrapped, or why not.
+
+        Raises:
+            KeyLost: nothing is.
+        """
+        first = self._layout.dek_generation(purpose, key_id, _FIRST)
+        mine = self._layout.dek(purpose, key_id)
+        names = {info.name for info in self._storage.list(mine)}
+        names.add(first)  # a listing may lack it
+        lost = True
+        for name in sorted(names, reverse=True):
+            try:
+                found: Dek | Corrupt | KeyUnavailable = self.unwrap(self.read(name))
+            except ObjectNotFound:
+                continue
+            except (KeyUnavailable, Corrupt) as error:
+                found = error
+            lost = False
+            yield name, found
+        if lost:
+            raise KeyLost(
+                f"data key {key_id.hex()} ({purpose}) is not in {self._storage.url}",
+                hint="it was deleted, or the object that names it was changed",
+            )
+
+    def wal_day_key(self, pointer: str) -> bytes:
+        """Return the id of the DEK that a WAL day's object points at.
+
+        Raises:
+            Corrupt: it holds no key id.
+            ObjectNotFound: there is none.
+        """
+        text = self._storage.get(pointer)
+        if _KEY_ID.match(text) is None:
+            raise Corrupt(f"object {pointer} holds no key id")
+        return bytes.fromhex(text.decode("ascii"))
 
     def unwrap(self, stored: StoredKey) -> Dek:
         """Unwrap one stored key with the KEK of its purpose.
 
         Raises:
-            KeyUnavailable: no recipient is that KEK, or what it opens is another key.
+            NotRecipient: no recipient is that KEK, or what it opens is another key.
+            KeyUnavailable: the KEK can't be had, or does not open what names it.
         """
         provider = self.provider(stored.purpose)
         context = wrap_context(self._lineage, stored.purpose, stored.key_id)
@@ -145,7 +197,7 @@ class Keyring:
             if len(secret) == KEY_BYTES and same_key_id(dek.key_id, stored.key_id):
                 return dek
         wrapped_for = ", ".join(recipient.kek_id for recipient in stored.recipients)
-        raise KeyUnavailable(
+        raise NotRecipient(
             f"data key {stored.key_id.hex()} ({stored.purpose}) is not wrapped for "
             f"{provider.kek_id}, but for {wrapped_for}",
             hint=f"the policy's keys.{stored.purpose} is another key than the one "
@@ -153,28 +205,15 @@ class Keyring:
         )
 
     def _pointed_at(self, pointer: str) -> Dek:
-        text = self._storage.get(pointer)
-        if _KEY_ID.match(text) is None:
-            raise Corrupt(f"object {pointer} holds no key id")
-        return self.get("wal", bytes.fromhex(text.decode("ascii")))
+        return self.get("wal", self.wal_day_key(pointer))
 
     def _unwrap(self, purpose: str, key_id: bytes) -> Dek:
-        first = self._layout.dek_generation(purpose, key_id, _FIRST)
-        mine = self._layout.dek(purpose, key_id)
-        names = {info.name for info in self._storage.list(mine)}
-        names.add(first)  # a listing may lack it
-        failure: KeyUnavailable | Corrupt | None = None
-        for name in sorted(names, reverse=True):
-            try:
-                return self.unwrap(decode_key(name, self._storage.get(name)))
-            except ObjectNotFound:
-                continue
-            except (KeyUnavailable, Corrupt) as error:
-                failure = failure or error
-        raise failure or KeyLost(
-            f"data key {key_id.hex()} ({purpose}) is not in {self._storage.url}",
-            hint="it was deleted, or the object that names it was changed",
-        )
+        failures = []
+        for _, found in self.generations(purpose, key_id):
+            if isinstance(found, Dek):
+                return found
+            failures.append(found)
+        raise failures[0]
 
 
 def encode_key(stored: StoredKey, lineage: bytes) -> bytes:
@@ -200,29 +239,40 @@ def encode_key(stored: StoredKey, lineage: bytes) -> bytes:
 
 
 def _recipient(one: members.Members) -> WrappedKey:
-    blob = base64.b64decode(members.text(one, "wrapped"), validate=True)
-    return WrappedKey(members.text(one, "provider"), members.text(one, "kek_id"), blob)
+    provider, kek_id = members.text(one, "provider"), members.text(one, "kek_id")
+    wrapped = members.text(one, "wrapped")
+    blob = base64.b64decode(wrapped, validate=True)
+    spelled = base64.b64encode(blob).decode()  # the last digit has bits to spare
+    if spelled != wrapped or not kek_id.startswith(f"{provider}:"):
+        raise ValueError("a recipient is malformed")
+    return WrappedKey(provider, kek_id, blob)
 
 
-def decode_key(name: str, data: bytes) -> StoredKey:
-    """Read a wrapped DEK's object; what it claims must agree with its name.
+def decode_key(name: str, data: bytes, lineage: bytes) -> StoredKey:
+    """Read a wrapped DEK's object; what it claims must agree with its place.
 
     Raises:
         Corrupt: not such an object.
     """
     try:
-        found = members.parse_object(data)
+        found = members.parse_plain(data)
+        ours = found["drkit"], members.count(found, "format")
         stored = StoredKey(
             members.text(found, "purpose"),
-            bytes.fromhex(members.text(found, "dek_id")),
+            members.hexadecimal(found, "dek_id"),
             members.count(found, "generation"),
             tuple(map(_recipient, members.listed(found, "recipients"))),
         )
+        belongs = members.hexadecimal(found, "lineage")
     except (ValueError, KeyError, TypeError):
         raise Corrupt(f"object {name} is no wrapped data key") from None
     place = f"/{stored.purpose}/{stored.key_id.hex()}/{stored.generation:04d}"
-    if (found.get("drkit"), found.get("format")) != ("key", 1) or not name.endswith(
-        place
-    ):
+    if ours != ("key", 1) or not name.endswith(place):
         raise Corrupt(f"object {name} is no wrapped data key of that name")
+    if belongs != lineage:
+        raise Corrupt(
+            f"object {name} belongs to another repository, of lineage {belongs.hex()}",
+            hint=f"{REPOSITORY} has lineage {lineage.hex()}: one of the two was "
+            "changed, or put together from two repositories",
+        )
     return stored

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 LEASE_FOR = timedelta(minutes=10)
 RENEW_EVERY = timedelta(minutes=3)
+_FORMAT = 1
 _PLAUSIBLE = LEASE_FOR + timedelta(hours=1)
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _NAMESPACE = Path("/proc/self/ns/pid")
@@ -73,7 +74,7 @@ class Leases:
         until = self._clock.now() + LEASE_FOR
         lease = {
             "drkit": "lease",
-            "format": 1,
+            "format": _FORMAT,
             "attempt": attempt,
             "host": holder.host,
             "boot": holder.boot,
@@ -129,19 +130,23 @@ class Leases:
     def _read(self, name: str) -> Lease | None:
         """Return a lease; None if it was released, or is not worth work to save."""
         try:
-            return _decode(self._storage.get(name))
+            return _decode(name, self._storage.get(name))
         except (ObjectNotFound, ValueError, KeyError):
             return None
 
 
-def _decode(data: bytes) -> Lease:
-    found = members.parse_object(data)
+def _decode(name: str, data: bytes) -> Lease:
+    found = members.parse_plain(data)
     holder = Holder(
         members.text(found, "host"),
         members.text(found, "boot"),
         members.count(found, "pid"),
     )
     attempt, until = members.text(found, "attempt"), members.moment(found, "until")
+    ours = found["drkit"], members.count(found, "format")
+    place = name.rpartition("/")[2].rpartition("-")[0]
+    if ours != ("lease", _FORMAT) or place != attempt:
+        raise ValueError("it is no lease of that name")
     return Lease(attempt, holder, until)
 
 

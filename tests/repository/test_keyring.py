@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+from typing import Any
 
 import pytest
 
@@ -204,7 +206,7 @@ def test_no_secret_is_in_the_object(world: World) -> None:
     assert base64.b64encode(dek.secret)[:40] not in data
 
 
-def good_key() -> tuple[str, dict[str, object]]:
+def good_key() -> tuple[str, dict[str, Any]]:
     world = World()
     dek = keyring(world).create("wal")
     name = f"alpha/keys/wal/{dek.key_id.hex()}/0001"
@@ -212,7 +214,8 @@ def good_key() -> tuple[str, dict[str, object]]:
 
 
 @pytest.mark.parametrize(
-    "member", ["drkit", "format", "purpose", "dek_id", "generation", "recipients"]
+    "member",
+    ["drkit", "format", "lineage", "purpose", "dek_id", "generation", "recipients"],
 )
 @pytest.mark.parametrize(
     "value", [None, 2, 1.5, 1e999, "x", "\u0660", [], {}, [1], [[]]]
@@ -220,13 +223,49 @@ def good_key() -> tuple[str, dict[str, object]]:
 def test_a_malformed_object_is_corrupt(member: str, value: object) -> None:
     name, found = good_key()
     if member == "recipients" and value == []:
-        assert decode_key(name, json.dumps(found | {member: value}).encode())
+        assert decoded(name, found | {member: value})
         return
     with pytest.raises(Corrupt, match=name):
-        decode_key(name, json.dumps(found | {member: value}).encode())
+        decoded(name, found | {member: value})
     del found[member]
     with pytest.raises(Corrupt, match=name):
-        decode_key(name, json.dumps(found).encode())
+        decoded(name, found)
+
+
+def decoded(name: str, found: dict[str, Any]) -> StoredKey:
+    """Read an object as one of the repository that it says."""
+    known = str(found.get("lineage"))
+    is_hex = re.fullmatch("[0-9a-f]{32}", known)
+    lineage = bytes.fromhex(known) if is_hex else b""
+    return decode_key(name, json.dumps(found).encode(), lineage)
+
+
+def test_an_object_of_another_repository_is_told(world: World) -> None:
+    dek = keyring(world).create("wal")
+    name = f"alpha/keys/wal/{dek.key_id.hex()}/0001"
+    found = json.loads(world.storage.get(name))
+    found["lineage"] = bytes(16).hex()
+    replace_object(world.storage, name, json.dumps(found).encode())
+    with pytest.raises(Corrupt, match=f"{name} belongs to another repository"):
+        keyring(world).get("wal", dek.key_id)
+
+
+def test_a_member_of_a_later_writer_is_no_damage() -> None:
+    name, found = good_key()
+    assert decoded(name, found | {"later": ["member"]}) == decoded(name, found)
+
+
+def test_another_spelling_is_refused() -> None:
+    name, found = good_key()
+    lineage = bytes.fromhex(found["lineage"])
+    good = json.dumps(found)
+    assert decode_key(name, good.encode(), lineage)
+    twice = good.replace('"generation": 1', '"generation": 9, "generation": 1')
+    spellings = (json.dumps(found, indent=1), good + " ", good.replace(": ", ":"))
+    for other in (*spellings, twice, good.replace("key", "\\u006bey", 1)):
+        assert json.loads(other) == found
+        with pytest.raises(Corrupt, match=name):
+            decode_key(name, other.encode(), lineage)
 
 
 @pytest.mark.parametrize("wrapped", [None, 1, "not base64!", "AAA", "\u0661"])
@@ -234,7 +273,7 @@ def test_a_malformed_recipient_is_corrupt(wrapped: object) -> None:
     name, found = good_key()
     recipient = {"provider": "local", "kek_id": "local:00", "wrapped": wrapped}
     with pytest.raises(Corrupt, match=name):
-        decode_key(name, json.dumps(found | {"recipients": [recipient]}).encode())
+        decoded(name, found | {"recipients": [recipient]})
 
 
 def test_every_bit_of_the_object_is_noticed_or_means_nothing(world: World) -> None:

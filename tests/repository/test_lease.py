@@ -76,6 +76,8 @@ def test_nothing_is_known_of_other_hosts_and_boots() -> None:
 
 
 GOOD = {
+    "drkit": "lease",
+    "format": 1,
     "attempt": "ab" * 16,
     "host": "host-b",
     "boot": "boot",

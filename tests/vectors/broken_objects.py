@@ -314,6 +314,10 @@ class Broken:
         self.add("key-cut", name, "restore", good[:-1], "no JSON")
         renamed = good.replace(b'"generation": 1', b'"generation": 2')
         self.add("key-generation", name, "restore", renamed, "another generation")
+        own, other = lineage.hex().encode(), bytes(16).hex().encode()
+        foreign = good.replace(own, other)
+        self.add("key-foreign", name, "restore", foreign, "says another lineage")
+        self.add("key-spelled", name, "restore", good + b"\n", "a line feed behind it")
 
 
 OPEN = {"cluster": CLUSTER, "system_identifier": SYSTEM, "segment_size": 16 << 20}

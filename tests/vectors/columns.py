@@ -71,6 +71,13 @@ def parse_json(data: bytes, kind: str) -> dict[str, Any]:
     return found
 
 
+def parse_plain(data: bytes, kind: str) -> dict[str, Any]:
+    """Read what is not sealed: spelled in the one way that the format has for it."""
+    found = parse_json(data, kind)
+    need(json.dumps(found).encode() == data, f"another spelling of a {kind}")
+    return found
+
+
 def read_manifest(name: str, plain: bytes) -> Manifest:
     """Split a manifest, and check all that it can be checked for by itself."""
     head, columns = split_manifest(plain)

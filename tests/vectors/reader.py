@@ -30,6 +30,7 @@ from tests.vectors.columns import (
     Refused,
     need,
     parse_json,
+    parse_plain,
     read_manifest,
 )
 from tests.vectors.derive import hkdf, lp
@@ -86,7 +87,7 @@ class Reader:
         self.cluster = cluster
         self.keks = keks
         self.trusted = trusted
-        identity = parse_json(self.object("drkit.json"), "repository")
+        identity = parse_plain(self.object("drkit.json"), "repository")
         self.lineage = bytes.fromhex(identity["lineage"])
         need(len(self.lineage) == 16, "lineage")
 
@@ -108,7 +109,8 @@ class Reader:
         raise why
 
     def unwrap(self, name: str, purpose: str, dek_id: bytes) -> bytes:
-        found = parse_json(self.object(name), "key")
+        found = parse_plain(self.object(name), "key")
+        need(found["lineage"] == self.lineage.hex(), f"{name}: lineage")
         need(found["purpose"] == purpose, f"{name}: purpose")
         need(found["dek_id"] == dek_id.hex(), f"{name}: id")
         need(f"{found['generation']:04d}" == name[-4:], f"{name}: generation")
@@ -119,6 +121,8 @@ class Reader:
             if (recipient["provider"], recipient["kek_id"]) != ("local", kek_id):
                 continue
             blob = base64.b64decode(recipient["wrapped"], validate=True)
+            spelled = base64.b64encode(blob).decode()
+            need(spelled == recipient["wrapped"], f"{name}: spelling")
             need(len(blob) == 80, f"{name}: blob")
             key = hkdf(kek, lp("drkit/1/wrap") + context, salt=blob[:32])
             try:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from drkit.errors import Corrupt, DrkitError, KeyUnavailable, ObjectNotFound
+from drkit.errors import (
+    Corrupt,
+    DrkitError,
+    KeyUnavailable,
+    NotRecipient,
+    ObjectNotFound,
+)
 from drkit.model.damage import Damage, DamageKind
 from drkit.operations.blame import places
 from drkit.operations.verifying.pages import page_checksums
@@ -25,7 +30,6 @@ if TYPE_CHECKING:
     from drkit.repository.repository import Repository
 
 _SHOWN = 5
-_KEY_ID = re.compile(rb"[0-9a-f]{32}\Z")
 
 
 class ObjectsFound(NamedTuple):
@@ -55,6 +59,7 @@ def verify_objects(
     for commit in _newest_of_chains(repository, commits):
         progress.event("looking at a chain", label=commit.backup.label)
         look.chain(commit)
+    look.log_keys()
     look.wal_keys(min(commit.backup.start_time for commit in commits))
     return ObjectsFound(look.damage, look.notes, look.objects, look.bytes, look.packs)
 
@@ -93,6 +98,7 @@ class _Look:
             info.name: info.size for info in repository.storage.list(prefix)
         }
         self._seen: set[str] = set()
+        self._unwrapped: dict[tuple[str, bytes], Corrupt | KeyUnavailable | None] = {}
 
     def chain(self, commit: Commit) -> None:
         """Look at a backup and all that it builds on."""
@@ -126,42 +132,66 @@ class _Look:
             if info.name >= layout.wal_day(since.strftime("%Y%m%d")):
                 self._wal_day(info.name)
 
+    def log_keys(self) -> None:
+        """Look at the keys that the log's entries are sealed under."""
+        for key_id in sorted(self._repository.log.key_ids):
+            self._key(None, "catalog", key_id)
+
     def _wal_day(self, name: str) -> None:
         """Follow a day's pointer; it may have expired since it was listed."""
         self.objects += 1
         try:
-            pointed = self._repository.storage.get(name)
+            self._wal_key(name, self._repository.keyring.wal_day_key(name))
         except ObjectNotFound:
             return
-        if _KEY_ID.match(pointed) is None:
-            error = Corrupt(f"object {name} holds no key id")
+        except Corrupt as error:
             self._add(None, name, DamageKind.CONTENT, error)
-        else:
-            self._wal_key(name, bytes.fromhex(pointed.decode("ascii")))
 
     def _wal_key(self, listed: str, key_id: bytes) -> None:
         """Look at a key that a listed object is of, unless that has expired since."""
-        try:
-            self._repository.keyring.get("wal", key_id)
-        except (Corrupt, KeyUnavailable) as error:
-            if self._there(listed) is not None:
-                self._add(None, listed, DamageKind.KEY, error)
+        error = self._unusable("wal", key_id)
+        if error is not None and self._there(listed) is not None:
+            self._add(None, listed, DamageKind.KEY, error)
 
     def _keys(self, commit: Commit) -> None:
         if commit.backup.label not in self._seen:
             begun = self._repository.log.state.attempts[commit.attempt].begin
             for purpose, key_id in begun.keys:
-                self._key(commit, purpose, key_id)
+                self._key(commit, purpose, bytes.fromhex(key_id))
 
-    def _key(self, commit: Commit, purpose: str, key_id: str) -> None:
+    def _key(self, commit: Commit | None, purpose: str, key_id: bytes) -> None:
         """Look whether a key can be unwrapped."""
-        layout, keyring = self._repository.layout, self._repository.keyring
         self.objects += 1
-        try:
-            keyring.get(purpose, bytes.fromhex(key_id))
-        except (Corrupt, KeyUnavailable) as error:
-            name = layout.dek(purpose, bytes.fromhex(key_id)).rstrip("/")
+        error = self._unusable(purpose, key_id)
+        if error is not None:
+            name = self._repository.layout.dek(purpose, key_id).rstrip("/")
             self._add(commit, name, DamageKind.KEY, error)
+
+    def _unusable(self, purpose: str, key_id: bytes) -> Corrupt | KeyUnavailable | None:
+        """Say why none of a key's generations can be unwrapped; None if one can.
+
+        Of those beside it, one that is damaged is told, which no restore needs; one for
+        another key-encrypting key than the policy's is none.
+        """
+        if (purpose, key_id) not in self._unwrapped:
+            self._unwrapped[purpose, key_id] = self._unwrap(purpose, key_id)
+        return self._unwrapped[purpose, key_id]
+
+    def _unwrap(self, purpose: str, key_id: bytes) -> Corrupt | KeyUnavailable | None:
+        try:
+            found = list(self._repository.keyring.generations(purpose, key_id))
+        except KeyUnavailable as error:
+            return error
+        failed = [(name, one) for name, one in found if isinstance(one, DrkitError)]
+        if len(failed) == len(found):
+            return failed[0][1]
+        for name, one in failed:
+            if not isinstance(one, NotRecipient):
+                told = f"can't be used, but another generation can: {one.message}"
+                code = one.exit_code
+                damage = Damage(name, DamageKind.KEY, told, code, needed=False)
+                self.damage.append(damage)
+        return None
 
     def _readable(self, commits: list[Commit]) -> Iterator[Manifest]:
         """Yield the manifests that are as they were committed; tell of the others."""
