@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,11 @@ import numpy as np
 from drkit.crypto.sealing import HEADER_BYTES, Opener
 from drkit.errors import Corrupt, ObjectNotFound, StorageError
 from drkit.repository.codec import decompress
+from drkit.repository.framing import DIGEST_BYTES, content_digest
+from drkit.repository.packing import digest_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     import numpy.typing as npt
 
@@ -38,6 +41,13 @@ class LayerPacks:
         counts = manifest.packs["frames"]
         self._first_frame = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
         self._behind = np.concatenate(([0], np.cumsum(self._stored)))
+
+    @cached_property
+    def digest_key(self) -> bytes:
+        """Return the key of the digests of the backup's runs."""
+        dek_id = bytes.fromhex(self.manifest.head.dek_id)
+        dek = self._repository.keyring.get("backup", dek_id)
+        return digest_key(dek, self._repository.lineage)
 
     def frames_of(self, pack: int) -> tuple[int, int]:
         """Return a pack's first frame and the one behind its last."""
@@ -75,6 +85,33 @@ class LayerPacks:
             for frame in frames[(frames >= first) & (frames <= last)].tolist():
                 yield frame, self._open(stored, opener, frame, data, start)
 
+    def refuse_forged(self, frame: int, plain: Buffer, runs: Iterable[int]) -> None:
+        """Hold runs that lie in a frame against their digests, each as a whole.
+
+        The frame's tag proves that whoever sealed it had the key. The manifest, which
+        is covered by a signature, says what the writer of the backup put there.
+
+        Args:
+            frame: its number in the manifest.
+            plain: its plaintext.
+            runs: their numbers in the manifest; one that comes again is passed over.
+
+        Raises:
+            Corrupt: one holds other bytes.
+        """
+        numbers, view, key = (
+            list(dict.fromkeys(runs)),
+            memoryview(plain),
+            self.digest_key,
+        )
+        rows = self.manifest.runs[numbers]
+        digests = rows["digest"].tobytes()
+        starts, lengths = rows["offset"].tolist(), rows["length"].tolist()
+        for place, (start, length) in enumerate(zip(starts, lengths, strict=True)):
+            right = digests[place * DIGEST_BYTES : (place + 1) * DIGEST_BYTES]
+            if content_digest(key, view[start : start + length]) != right:
+                raise self._forged(frame, numbers[place])
+
     def fetched_bytes(self, pack: int, frames: npt.NDArray[np.int64]) -> int:
         """Return how many stored bytes `plaintexts` fetches."""
         if self._worth_whole(pack, frames):
@@ -102,6 +139,18 @@ class LayerPacks:
         """Return where a frame begins in its pack."""
         before = self._behind[frame] - self._behind[self._first_frame[pack]]
         return HEADER_BYTES + int(before)
+
+    def _forged(self, frame: int, run: int) -> Corrupt:
+        manifest = self.manifest
+        pack = self.pack_of(frame)
+        name = _StoredPack(self._repository, manifest, pack).name
+        path = manifest.paths[manifest.run_files()[run]].decode(errors="replace")
+        return Corrupt(
+            f"pack {name} is not what its manifest says: frame "
+            f"{frame - int(self._first_frame[pack])} holds other content of {path}",
+            hint="somebody who has its key has changed it; choose another backup, or "
+            "bring the pack back from a copy of the repository",
+        )
 
     def _open(
         self,

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from drkit.repository.repository import Repository
 
     Run = list[int]
-    _Opened = tuple[int, int, Buffer]
 
 _FRAME = (1 << FRAME_BITS) - 1
 
@@ -31,8 +30,20 @@ class Pack(NamedTuple):
     number: int
 
 
+class _Opened(NamedTuple):
+    """A frame's plaintext, and the run in it that was found right last."""
+
+    layer: int
+    frame: int
+    run: int
+    plain: Buffer
+
+
 class PackReader:
     """Reads the packs of a backup and of those it builds on.
+
+    What it hands out is what the manifests say, byte by byte: of each piece the whole
+    run is held against its digest, which lies in the piece's frame.
 
     Holds nothing that changes, so several threads may use it.
 
@@ -85,13 +96,15 @@ class PackReader:
         """
         layer = self._layers[pack.layer]
         low, high = self._places(pack.layer, *layer.frames_of(pack.number))
-        frames = self._sorted[low:high] & _FRAME
+        frames, chosen = self._sorted[low:high] & _FRAME, self._by_frame[low:high]
         needed, starts = np.unique(frames, return_index=True)
-        runs = self._runs(pack.layer, self._by_frame[low:high])
+        runs = self._runs(pack.layer, chosen)
+        whole = self._map.pieces["run"][chosen].tolist()
         ends = [*starts[1:].tolist(), len(runs)]
         plaintexts = layer.plaintexts(pack.number, needed)
         parts = zip(starts.tolist(), ends, plaintexts, strict=True)
-        for start, end, (_, plain) in parts:
+        for start, end, (frame, plain) in parts:
+            layer.refuse_forged(frame, plain, whole[start:end])
             yield runs[start:end].tolist(), memoryview(plain)
 
     def file(self, number: int) -> bytes:
@@ -112,25 +125,27 @@ class PackReader:
         start = int(self._ends[number - 1]) if number else 0
         pieces = self._map.pieces[start : int(self._ends[number])]
         behind = pieces["position"] + pieces["length"]
-        opened: _Opened = (-1, -1, b"")
+        opened = _Opened(-1, -1, -1, b"")
         for piece in pieces[(pieces["position"] < end) & (behind > position)]:
             opened = self._opened(piece, opened)
             at = int(piece["position"])
             left, right = max(at, position), min(at + int(piece["length"]), end)
             offset = self._offset(piece) - at
-            part = opened[2][offset + left : offset + right]
+            part = opened.plain[offset + left : offset + right]
             content[left - position : right - position] = part
         return bytes(content)
 
     def _opened(self, piece: np.void, before: _Opened) -> _Opened:
-        """Return layer, frame and plaintext of a piece's frame, often the last one."""
-        number = int(piece["layer"])
-        layer = self._layers[number]
-        frame = int(layer.manifest.runs["frame"][piece["run"]])
-        if before[:2] == (number, frame):
+        """Return the frame of a piece, often the last one; its run is right."""
+        number, run = int(piece["layer"]), int(piece["run"])
+        if (before.layer, before.run) == (number, run):
             return before
-        ((_, plain),) = layer.plaintexts(layer.pack_of(frame), np.array([frame]))
-        return number, frame, plain
+        layer, plain = self._layers[number], before.plain
+        frame = int(layer.manifest.runs["frame"][run])
+        if (before.layer, before.frame) != (number, frame):
+            ((_, plain),) = layer.plaintexts(layer.pack_of(frame), np.array([frame]))
+        layer.refuse_forged(frame, plain, (run,))
+        return _Opened(number, frame, run, plain)
 
     def _offset(self, piece: np.void) -> int:
         """Return where in its frame's plaintext a piece begins."""
