@@ -29,7 +29,6 @@ from tests.vectors.columns import (
     Manifest,
     Refused,
     need,
-    parse_json,
     parse_plain,
     read_manifest,
 )
