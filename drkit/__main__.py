@@ -9,6 +9,8 @@ import gc
 import os
 import sys
 
+from drkit.hardening import harden
+
 _GET_FAILED = 200
 _COLLECT_AFTER = 100_000  # objects; imports make as many, and none is garbage
 _SWITCH_AFTER = 0.0005  # seconds; what native code of one thread has ready can go on
@@ -18,6 +20,7 @@ _HELP = {"--help", "-h"}
 def main() -> None:
     """Run the command line and exit."""
     open_standard_streams()
+    harden()
     start_fast()
     arguments = sys.argv[1:]
     command = arguments[:2]

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from drkit.errors import Corrupt, NoSpace, NotFound, UsageError
 from drkit.repository.attestation import MAX_ENVELOPE, Signed, breaks, open_record
 from drkit.repository.evidence import read_chain
-from drkit.writing import write_all
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -94,7 +93,7 @@ def export_evidence(
     chain = read_chain(repository)
     records = chain.records if every else (_one(repository, chain, sequence),)
     try:
-        os.makedirs(directory, exist_ok=True)
+        os.makedirs(directory, 0o755, exist_ok=True)
         files = tuple(_write(directory, one) for one in records)
     except OSError as error:
         raise _refused(directory, error) from error
@@ -140,14 +139,18 @@ def _write(directory: str, signed: Signed) -> ExportedFile:
     if os.path.lexists(path):
         _refuse_other(path, signed)
         return ExportedFile(path, signed)
-    temporary = f"{path}.new"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    temporary = f"{path}.{os.urandom(4).hex()}.new"  # nobody can have put a link there
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, 0o644)
     try:
-        write_all(descriptor, signed.envelope)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    os.replace(temporary, path)
+        with open(descriptor, "wb") as file:
+            file.write(signed.envelope)
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
     return ExportedFile(path, signed)
 
 

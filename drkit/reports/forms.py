@@ -82,7 +82,7 @@ def write_report(
     stem = f"drill-report-{names[:120]}-{report.quarter}"
     made = [(form, render(report, form)) for form in Form if form in forms]
     try:
-        os.makedirs(directory, exist_ok=True)
+        os.makedirs(directory, 0o755, exist_ok=True)
         return tuple(
             _write(directory, f"{stem}.{_SUFFIXES[form]}", form, data)
             for form, data in made
@@ -93,9 +93,10 @@ def write_report(
 
 def _write(directory: str, name: str, form: Form, data: bytes) -> WrittenFile:
     path = os.path.join(os.path.abspath(directory), name)
-    temporary = f"{path}.new"
+    temporary = f"{path}.{os.urandom(4).hex()}.new"  # nobody can have put a link there
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
-        with open(temporary, "wb") as file:
+        with open(os.open(temporary, flags, 0o644), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

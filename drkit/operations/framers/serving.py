@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from drkit.hardening import harden
 from drkit.model.page import PAGE
 from drkit.postgres.detection import stretches
 from drkit.postgres.files import open_regular
@@ -109,6 +110,7 @@ def main(pipes: str) -> None:
     Args:
         pipes: the descriptors of each pair, as `requests:answers,requests:answers`.
     """
+    harden()
     pairs = [tuple(map(int, pair.split(":"))) for pair in pipes.split(",")]
     mine = pairs[0]
     for pair in pairs[1:]:
