@@ -10,14 +10,14 @@ from drkit.cli import render
 from drkit.cli.records import measured, outcome, record_json, what
 from drkit.cli.session import Session  # noqa: TC001  the signature is evaluated
 from drkit.crypto.signing import parse_public
-from drkit.errors import Corrupt, UsageError
+from drkit.errors import Corrupt, KeyUnavailable, UsageError
 from drkit.printing import page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from drkit.model.evidence import Check, Record
-    from drkit.operations.evidence import Verdict, Verdicts
+    from drkit.operations.evidence import ReportVerdict, Verdict, Verdicts
     from drkit.repository.attestation import Signed
 
 EXAMPLES = """
@@ -50,11 +50,20 @@ def verify(
             help="Believe the keys that this policy trusts, for its cluster only.",
         ),
     ] = None,
+    report: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="A report's signature: all that it was made of must be given.",
+        ),
+    ] = None,
 ) -> int:
     """Check signed records: who signed them, and that they are whole and in order.
 
     Needs no repository, no database and no network. Exits with 15 if a file is not what
-    was signed, is signed by another key, or if one is missing between those given.
+    was signed, is signed by another key, or if one is missing between those given; that
+    the newest ones were left out, or the first, only --report tells. Exits with 13 if
+    nobody vouches for the signer, by --trusted or --policy.
     """
     from drkit.operations.evidence import verify_files
 
@@ -64,9 +73,11 @@ def verify(
         keys |= _keys(loaded.keys.trusted)
         clusters = {loaded.name}
     vouched = policy is not None or bool(trusted)
-    found = verify_files(files, keys if vouched else None, clusters)
+    found = verify_files(files, keys if vouched else None, clusters, report)
     session.show(_text(found, vouched=vouched), _json(found, vouched=vouched))
-    return 0 if found.good else Corrupt.exit_code
+    if not found.good:
+        return Corrupt.exit_code
+    return 0 if vouched else KeyUnavailable.exit_code
 
 
 def _keys(texts: list[str] | tuple[str, ...]) -> set[bytes]:
@@ -82,6 +93,7 @@ def _keys(texts: list[str] | tuple[str, ...]) -> set[bytes]:
 
 def _text(found: Verdicts, *, vouched: bool) -> str:
     lines = [line for one in found.files for line in (*_file(one), "")]
+    lines += _report(found.report)
     lines += [f"✗ {problem}" for problem in found.problems]
     sound = [one.signed for one in found.files if one.signed]
     if sound and not vouched:
@@ -94,11 +106,40 @@ def _verdict(found: Verdicts, sound: list[Signed]) -> str:
     bad = len(found.files) - len(sound)
     if bad:
         return f"{bad} of {len(found.files)} files can't be relied on"
+    if found.report is not None and found.report.signed is None:
+        return "the report's signature can't be relied on"
     if found.problems:
         return "each file is as it was signed, but together they are no whole chain"
-    if len(sound) == 1:
-        return "the file is as it was signed"
-    return f"{len(sound)} files are as they were signed, and none between is missing"
+    count = len(sound)
+    told = f"{count} files are as they were signed"
+    if count == 1:
+        told = "the file is as it was signed"
+    if found.report is not None:
+        return f"{told}, and none that the report was made of is missing"
+    beyond = "that later or earlier ones were left out, only --report tells"
+    between = "" if count == 1 else ", and none between is missing"
+    return f"{told}{between}; {beyond}"
+
+
+def _report(found: ReportVerdict | None) -> Iterator[str]:
+    if found is None:
+        return
+    if found.signed is None:
+        yield f"✗ {found.problem}"
+        if found.hint:
+            yield f"  hint: {found.hint}"
+        return
+    statement = found.signed.statement
+    yield f"✓ {found.path}"
+    rows = [("report", f"{statement.quarter}, by drkit {statement.drkit}")]
+    rows += [
+        ("made of", f"{one.records} records of {one.cluster}, the newest {one.head}")
+        for one in statement.chains
+    ]
+    rows += [("as signed", path) for path in found.checked]
+    rows.append(("signed by", found.signed.signer))
+    yield render.facts(rows)
+    yield ""
 
 
 def _file(one: Verdict) -> Iterator[str]:
@@ -138,11 +179,23 @@ def _check(check: Check) -> str:
     return f"{check.name} {check.state}: {check.detail}"
 
 
+def _report_json(found: ReportVerdict) -> dict[str, Any]:
+    statement = found.signed.statement if found.signed else None
+    return {
+        "path": found.path,
+        "good": found.signed is not None,
+        "problem": found.problem or None,
+        "quarter": statement.quarter if statement else None,
+        "files_checked": list(found.checked),
+    }
+
+
 def _json(found: Verdicts, *, vouched: bool) -> dict[str, Any]:
     return {
         "good": found.good,
         "signers_trusted": vouched,
         "problems": list(found.problems),
+        "report": None if found.report is None else _report_json(found.report),
         "files": [
             {
                 "path": one.path,

@@ -42,17 +42,18 @@ def encode(payload_type: str, payload: bytes) -> bytes:
     return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
 
 
-def sign(payload_type: str, payload: bytes, signer: Signer) -> bytes:
-    """Return the JSON of an envelope with one signature."""
-    signature = signer.sign(encode(payload_type, payload))
+def sign(payload_type: str, payload: bytes, *signers: Signer) -> bytes:
+    """Return the JSON of an envelope with a signature of each signer."""
+    signed = encode(payload_type, payload)
     envelope = {
         "payload": base64.b64encode(payload).decode(),
         "payloadType": payload_type,
         "signatures": [
             {
                 "keyid": format_public(signer.public),
-                "sig": base64.b64encode(signature).decode(),
+                "sig": base64.b64encode(signer.sign(signed)).decode(),
             }
+            for signer in signers
         ],
     }
     return json.dumps(envelope).encode()

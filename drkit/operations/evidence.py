@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 from drkit.errors import Corrupt, NoSpace, NotFound, UsageError
 from drkit.repository.attestation import MAX_ENVELOPE, Signed, breaks, open_record
 from drkit.repository.evidence import read_chain
+from drkit.repository.report_attestation import lacking, open_report
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from drkit.repository.evidence import Chain
+    from drkit.repository.report_attestation import ReportStatement, SignedReport
     from drkit.repository.repository import Repository
 
 
@@ -46,20 +50,40 @@ class Verdict(NamedTuple):
     hint: str | None = None
 
 
+class ReportVerdict(NamedTuple):
+    """What a report's signature turned out to be.
+
+    Attributes:
+        signed: None where `problem` says why.
+        hint: what to do about the problem, if that is known.
+        checked: the report's files that lie beside it, and are as they were signed.
+    """
+
+    path: str
+    signed: SignedReport | None
+    problem: str = ""
+    hint: str | None = None
+    checked: tuple[str, ...] = ()
+
+
 class Verdicts(NamedTuple):
     """What came of files that were handed over.
 
     Attributes:
-        problems: of the chain that the sound files should make; empty if they do.
+        problems: of the chain that the sound files should make, and of what the report
+            says that it was made of; empty if all is there.
+        report: None if none was given to hold the files against.
     """
 
     files: tuple[Verdict, ...]
     problems: tuple[str, ...]
+    report: ReportVerdict | None = None
 
     @property
     def good(self) -> bool:
-        """Whether every file is sound, and all make a chain."""
-        return not self.problems and all(one.signed for one in self.files)
+        """Whether every file is sound, all make a chain, and the report says so."""
+        report = self.report is None or self.report.signed is not None
+        return report and not self.problems and all(one.signed for one in self.files)
 
 
 def list_evidence(repository: Repository) -> Chain:
@@ -104,20 +128,33 @@ def verify_files(
     paths: Sequence[str],
     trusted: Collection[bytes] | None,
     clusters: Collection[str] = (),
+    report: str | None = None,
 ) -> Verdicts:
     """Check records in files: signatures, structure, and the chain they make.
+
+    Without a report nothing tells that the newest records, or the first, were left out.
 
     Args:
         paths: of the files, in any order.
         trusted: public keys to believe; None takes the keys that the files name.
         clusters: whose records they must be; any, if empty.
+        report: path of a report's signature: all that it was made of must be there, and
+            its own files, where they lie beside it, must be as they were signed.
 
     Raises:
         NotFound, UsageError: a file is not there, or can't be read.
     """
     verdicts = tuple(_verify(path, trusted, clusters) for path in paths)
     sound = {one.signed.digest: one.signed for one in verdicts if one.signed}
-    return Verdicts(verdicts, tuple(_chain_problems(sound.values())))
+    problems = list(_chain_problems(sound.values()))
+    if report is None:
+        return Verdicts(verdicts, tuple(problems))
+    told, wrong = _verify_report(report, trusted)
+    problems += wrong
+    if told.signed is not None:
+        statement = _only(told.signed.statement, clusters)
+        problems += lacking(statement, sound.values())
+    return Verdicts(verdicts, tuple(problems), told)
 
 
 def _one(repository: Repository, chain: Chain, sequence: int | None) -> Signed:
@@ -185,6 +222,47 @@ def _verify(
         what = f"{path} is of cluster {signed.record.cluster}"
         return Verdict(path, None, what, "check it with that cluster's policy")
     return Verdict(path, signed)
+
+
+def _verify_report(
+    path: str, trusted: Collection[bytes] | None
+) -> tuple[ReportVerdict, list[str]]:
+    """Return what a report's signature is, and which of its files were changed."""
+    try:
+        signed = open_report(path, _read(path), trusted)
+    except Corrupt as error:
+        return ReportVerdict(path, None, error.message, error.hint), []
+    checked, changed = [], []
+    for name, digest in signed.statement.files.items():
+        beside = os.path.join(os.path.dirname(path), os.path.basename(name))
+        found = _digest(beside)
+        if found == digest:
+            checked.append(beside)
+        elif found is not None:
+            changed.append(f"{beside} was changed after the report was signed")
+    return ReportVerdict(path, signed, checked=tuple(checked)), changed
+
+
+def _only(statement: ReportStatement, clusters: Collection[str]) -> ReportStatement:
+    """Return what a report says of some clusters; of all, if none is named."""
+    if not clusters:
+        return statement
+    chains = tuple(one for one in statement.chains if one.cluster in clusters)
+    return replace(statement, chains=chains)
+
+
+def _digest(path: str) -> str | None:
+    """Return a file's SHA-256 in hex; None if it is not there."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UsageError(
+            f"{path} can't be read: {error.strerror}",
+            hint="the report's files must be readable, or lie elsewhere",
+        ) from error
 
 
 def _read(path: str) -> bytes:

@@ -78,8 +78,7 @@ def write_report(
         UsageError: a package is missing, or the directory can't be written to.
         NoSpace: the disk is full.
     """
-    names = "-".join(one.cluster for one in report.clusters)
-    stem = f"drill-report-{names[:120]}-{report.quarter}"
+    stem = file_stem(report)
     made = [(form, render(report, form)) for form in Form if form in forms]
     try:
         os.makedirs(directory, 0o755, exist_ok=True)
@@ -91,8 +90,34 @@ def write_report(
         raise _refused(directory, error) from error
 
 
+def file_stem(report: Report) -> str:
+    """Return what the names of all files of a report begin with."""
+    names = "-".join(one.cluster for one in report.clusters)
+    return f"drill-report-{names[:120]}-{report.quarter}"
+
+
+def write_beside(directory: str, name: str, data: bytes) -> str:
+    """Write a file beside a report's, such as its signature; return its path.
+
+    Raises:
+        UsageError: the directory can't be written to.
+        NoSpace: the disk is full.
+    """
+    path = os.path.join(os.path.abspath(directory), name)
+    try:
+        _replace(path, data)
+    except OSError as error:
+        raise _refused(directory, error) from error
+    return path
+
+
 def _write(directory: str, name: str, form: Form, data: bytes) -> WrittenFile:
     path = os.path.join(os.path.abspath(directory), name)
+    _replace(path, data)
+    return WrittenFile(form, path, len(data), hashlib.sha256(data).hexdigest())
+
+
+def _replace(path: str, data: bytes) -> None:
     temporary = f"{path}.{os.urandom(4).hex()}.new"  # nobody can have put a link there
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
@@ -105,7 +130,6 @@ def _write(directory: str, name: str, form: Form, data: bytes) -> WrittenFile:
         if os.path.lexists(temporary):
             os.unlink(temporary)
         raise
-    return WrittenFile(form, path, len(data), hashlib.sha256(data).hexdigest())
 
 
 def _refused(directory: str, error: OSError) -> NoSpace | UsageError:

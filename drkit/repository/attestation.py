@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 NOTHING = "0" * 64
 MAX_ENVELOPE = 16 << 20
-_PAYLOAD_TYPE = "application/vnd.in-toto+json"
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
 
 
 class Signed(NamedTuple):
@@ -46,7 +46,7 @@ class Signed(NamedTuple):
 def sign_record(record: Record, signer: Signer) -> bytes:
     """Return the envelope of a record."""
     statement = json.dumps(statement_of(record), allow_nan=False)
-    return dsse.sign(_PAYLOAD_TYPE, statement.encode(), signer)
+    return dsse.sign(PAYLOAD_TYPE, statement.encode(), signer)
 
 
 def open_record(source: str, data: bytes, trusted: Collection[bytes] | None) -> Signed:
@@ -68,7 +68,7 @@ def open_record(source: str, data: bytes, trusted: Collection[bytes] | None) -> 
             f"{source} is no signed record of evidence",
             hint="it is damaged, or another file; take it from the repository again",
         ) from None
-    signer = _signer(source, envelope, trusted)
+    signer = signer_of(source, envelope, trusted)
     record = _read(source, envelope)
     digest = hashlib.sha256(data).hexdigest()
     return Signed(record, data, digest, signer, trusted is not None)
@@ -94,9 +94,19 @@ def stretch(first: int, last: int) -> str:
     return f"record {first} is" if first == last else f"records {first} to {last} are"
 
 
-def _signer(
+def signer_of(
     source: str, envelope: dsse.Envelope, trusted: Collection[bytes] | None
 ) -> str:
+    """Return who signed an envelope, as policies write it.
+
+    Args:
+        source: the object or file it came from, for errors.
+        envelope: as it was read.
+        trusted: public keys to believe; None takes the keys that the envelope names.
+
+    Raises:
+        Corrupt: nobody of these signed it.
+    """
     named = dsse.named_keys(envelope)
     found = dsse.signers(envelope, named if trusted is None else trusted)
     if found:
@@ -121,7 +131,7 @@ def _signer(
 
 def _read(source: str, envelope: dsse.Envelope) -> Record:
     try:
-        if envelope.payload_type != _PAYLOAD_TYPE:
+        if envelope.payload_type != PAYLOAD_TYPE:
             raise ValueError("it is no in-toto statement")
         return record_from_statement(members.parse_object(envelope.payload))
     except (ValueError, KeyError, TypeError) as error:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from drkit.crypto.signing import Signer
-from drkit.errors import Corrupt, NotFound, UsageError
+from drkit.errors import Corrupt, KeyUnavailable, NotFound, UsageError
+from drkit.model.quarter import Quarter
 from drkit.repository.attestation import sign_record
 from drkit.repository.evidence import append
 from tests.cli.site import SYSTEM
@@ -124,9 +125,10 @@ def test_evidence_is_checked_where_there_is_nothing_else(
 
 def test_without_a_trusted_key_it_says_what_that_proves(drilled: Site) -> None:
     code, out, _ = run(drilled, "drill", "verify", *export(drilled))
-    assert code == 0
+    assert code == KeyUnavailable.exit_code
     assert "Nobody vouched for the signer" in out
-    found = json_of(drilled, "drill", "verify", *export(drilled))
+    words = ("drill", "verify", *export(drilled))
+    found = json_of(drilled, *words, code=KeyUnavailable.exit_code)
     assert found["signers_trusted"] is False
 
 
@@ -157,7 +159,7 @@ def test_a_strangers_words_do_not_reach_the_terminal(site: Site) -> None:
     path = site.root / "evil"
     path.write_bytes(sign_record(evil, Signer(bytes(32))))
     code, out, _ = run(site, "drill", "verify", str(path))
-    assert code == 0
+    assert code == KeyUnavailable.exit_code
     assert "\x1b" not in out
     assert "\u202e" not in out
     assert "all is well" in out
@@ -206,8 +208,12 @@ def test_documents(drilled: Site) -> None:
     agree("drill list", json_of(drilled, "drill", "list", "alpha"))
     to = ("--to", str(drilled.root / "out"))
     agree("drill export", json_of(drilled, "drill", "export", "alpha", "--all", *to))
+    quarter = str(Quarter.of(datetime.now(UTC)))
+    forms = ("--format", "markdown", "--to", str(drilled.root / "reports"))
+    made = json_of(drilled, "drill", "report", "alpha", "--quarter", quarter, *forms)
+    words = ("--policy", "alpha", "--report", made["signature"])
     files = ("drill", "verify", *export(drilled))
-    agree("drill verify", json_of(drilled, *files))
+    agree("drill verify", json_of(drilled, *files, *words))
     agree("drill action add", add_action(drilled))
     for verb in ("done", "drop"):
         number = "1" if verb == "done" else "2"
