@@ -72,7 +72,7 @@ class LayerPacks:
             Corrupt: the pack is missing, or is not what the manifest says.
         """
         stored = _StoredPack(self._repository, self.manifest, pack)
-        if self._worth_whole(pack, frames):
+        if self.reads_whole(pack, frames):
             data = memoryview(stored.whole())
             opener = stored.opener(data)
             for frame in frames.tolist():
@@ -86,10 +86,10 @@ class LayerPacks:
                 yield frame, self._open(stored, opener, frame, data, start)
 
     def refuse_forged(self, frame: int, plain: Buffer, runs: Iterable[int]) -> None:
-        """Hold runs that lie in a frame against their digests, each as a whole.
+        """Hold runs of a pack that is read in parts against their digests.
 
-        The frame's tag proves that whoever sealed it had the key. The manifest, which
-        is covered by a signature, says what the writer of the backup put there.
+        A frame's tag proves no more than that whoever sealed it had the key. A run lies
+        wholly in its frame, and is checked as a whole whatever of it is needed.
 
         Args:
             frame: its number in the manifest.
@@ -114,13 +114,14 @@ class LayerPacks:
 
     def fetched_bytes(self, pack: int, frames: npt.NDArray[np.int64]) -> int:
         """Return how many stored bytes `plaintexts` fetches."""
-        if self._worth_whole(pack, frames):
+        if self.reads_whole(pack, frames):
             return int(self.manifest.packs["size"][pack])
         stretches = self._stretches(frames)
         behind = (self._behind[last + 1] - self._behind[at] for at, last in stretches)
         return HEADER_BYTES + int(sum(behind))
 
-    def _worth_whole(self, pack: int, frames: npt.NDArray[np.int64]) -> bool:
+    def reads_whole(self, pack: int, frames: npt.NDArray[np.int64]) -> bool:
+        """Say whether `plaintexts` reads a pack whole: its SHA-256 is proven then."""
         size = int(self.manifest.packs["size"][pack])
         needed = int(self._stored[frames].sum())
         return size <= _WORTH_GAP or needed * _WORTH_WHOLE >= size
