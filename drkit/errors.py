@@ -95,6 +95,10 @@ class Corrupt(DrkitError):
     exit_code = 15
 
 
+class TooLong(Corrupt):
+    """A stored object is longer than any of its kind, so it was not read."""
+
+
 class TargetNotEmpty(DrkitError):
     """The restore target holds data, or a running server."""
 

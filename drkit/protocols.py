@@ -40,13 +40,28 @@ class Storage(Protocol):
             NoSpace: the store is full.
         """
 
-    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+    def get(
+        self,
+        name: str,
+        offset: int = 0,
+        length: int | None = None,
+        *,
+        limit: int | None = None,
+    ) -> bytes:
         """Read `length` bytes from `offset`; without a length, to the end.
 
         Fewer bytes than asked for are an error, never a short answer.
 
+        Args:
+            name: of the object.
+            offset: where to begin.
+            length: how much to read.
+            limit: the most that an object of its kind is long. Where all that is left
+                of it is read, a longer one is refused before any of it is.
+
         Raises:
             ObjectNotFound: the store answered that there is no such object.
+            TooLong: the object is longer than `limit`.
         """
 
     def size(self, name: str) -> int:

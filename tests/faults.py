@@ -153,8 +153,16 @@ class FaultyStorage:
     def put(self, name: str, data: Buffer) -> None:
         self._around("put", name, lambda: self.inner.put(name, data))
 
-    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
-        body = self._around("get", name, lambda: self.inner.get(name, offset, length))
+    def get(
+        self,
+        name: str,
+        offset: int = 0,
+        length: int | None = None,
+        *,
+        limit: int | None = None,
+    ) -> bytes:
+        read = lambda: self.inner.get(name, offset, length, limit=limit)  # noqa: E731
+        body = self._around("get", name, read)
         change = self._change_body
         return change(body, name, offset, length) if change else body
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from drkit import workers
 from drkit.errors import Corrupt, KeyUnavailable, ObjectExists, ObjectNotFound
 from drkit.model.log import Evidence, Proven
+from drkit.repository import limits
 from drkit.repository.attestation import (
     MAX_ENVELOPE,
     NOTHING,
@@ -241,7 +242,7 @@ def _read(repository: Repository, sequence: int) -> _Found:
     name = repository.layout.evidence_record(sequence)
     find = repository.keyring.finder("catalog")
     try:
-        data = repository.storage.get(name)
+        data = repository.storage.get(name, limit=limits.sealed(MAX_ENVELOPE))
         plain = unseal(find, repository.lineage, name, "catalog", data, MAX_ENVELOPE)
         signed = open_record(f"record {name}", plain, repository.log.identity.trusted)
     except ObjectNotFound:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from drkit.errors import NotFound, ObjectExists, ObjectNotFound, WalRefused
 from drkit.model.wal import WalFileKind, WalFileName
+from drkit.repository import limits
 from drkit.repository.objects import Sealing, seal, unseal
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class WalArchive:
         """
         name = self._layout.wal_file(self._system, file)
         try:
-            data = self._storage.get(name)
+            data = self._storage.get(name, limit=limits.sealed(limits.WAL))
         except ObjectNotFound:
             raise NotFound(f"WAL file {file.name} is not archived") from None
         return unseal(self._keyring.finder("wal"), self._lineage, name, "wal", data)

@@ -49,10 +49,17 @@ class OverlayStorage:
         """Refuse, as `put` does."""
         raise self._refused(name)
 
-    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+    def get(
+        self,
+        name: str,
+        offset: int = 0,
+        length: int | None = None,
+        *,
+        limit: int | None = None,
+    ) -> bytes:
         """Read an object as it would be after the loss."""
         self._find(name)
-        data = self._inner.get(name, offset, length)
+        data = self._inner.get(name, offset, length, limit=limit)
         if name not in self._damaged:
             return data
         place = self._inner.size(name) // 2 - offset

@@ -77,9 +77,16 @@ class RetryingStorage:
             if not (unclear and self._arrived(name, data)):
                 raise
 
-    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+    def get(
+        self,
+        name: str,
+        offset: int = 0,
+        length: int | None = None,
+        *,
+        limit: int | None = None,
+    ) -> bytes:
         """Read a range."""
-        return self._repeat(lambda: self._inner.get(name, offset, length))
+        return self._repeat(lambda: self._inner.get(name, offset, length, limit=limit))
 
     def size(self, name: str) -> int:
         """Return the length in bytes."""
@@ -118,8 +125,9 @@ class RetryingStorage:
 
     def _holds(self, name: str, data: Buffer) -> bool:
         """Say whether `name` holds exactly `data`, byte by byte."""
-        same_length = self._inner.size(name) == memoryview(data).nbytes
-        return same_length and self._inner.get(name) == data
+        size = memoryview(data).nbytes
+        same_length = self._inner.size(name) == size
+        return same_length and self._inner.get(name, 0, size) == data
 
     def _arrived(self, name: str, data: Buffer) -> bool:
         """Look once more, after all attempts: perhaps only the last reply was lost."""

@@ -75,9 +75,19 @@ class Gate:
     def put(self, name: str, data: Buffer) -> None:
         self._through("put", name, lambda: self._inner.put(name, data))
 
-    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
-        work = lambda: self._inner.get(name, offset, length)  # noqa: E731
-        return self._through("get", name, work)
+    def get(
+        self,
+        name: str,
+        offset: int = 0,
+        length: int | None = None,
+        *,
+        limit: int | None = None,
+    ) -> bytes:
+        return self._through(
+            "get",
+            name,
+            lambda: self._inner.get(name, offset, length, limit=limit),
+        )
 
     def size(self, name: str) -> int:
         return self._through("size", name, lambda: self._inner.size(name))

@@ -45,10 +45,17 @@ class Counting:
     def put(self, name: str, data: Buffer) -> None:
         self.inner.put(name, data)
 
-    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+    def get(
+        self,
+        name: str,
+        offset: int = 0,
+        length: int | None = None,
+        *,
+        limit: int | None = None,
+    ) -> bytes:
         if "/packs/" in name:
             self.ranges.append((name, offset, length))
-        return self.inner.get(name, offset, length)
+        return self.inner.get(name, offset, length, limit=limit)
 
     def size(self, name: str) -> int:
         return self.inner.size(name)

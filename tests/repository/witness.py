@@ -57,8 +57,15 @@ class OneTimeNames:
             assert not before, f"{name} was there before"
             self.ever.add(name)
 
-    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
-        return self._inner.get(name, offset, length)
+    def get(
+        self,
+        name: str,
+        offset: int = 0,
+        length: int | None = None,
+        *,
+        limit: int | None = None,
+    ) -> bytes:
+        return self._inner.get(name, offset, length, limit=limit)
 
     def size(self, name: str) -> int:
         return self._inner.size(name)
