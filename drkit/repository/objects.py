@@ -45,7 +45,7 @@ def why_foreign(sealing: Sealing, data: Buffer) -> str | None:
 
     def own(key_id: bytes) -> Dek:
         if key_id != sealing.dek.key_id:
-            raise Corrupt(f"object {sealing.name} names another key in its header")
+            raise Corrupt("its header names another key")
         return sealing.dek
 
     try:
