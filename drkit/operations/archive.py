@@ -106,10 +106,19 @@ def fetch_wal(
     """Write an archived WAL file to `destination`, which appears whole or not at all.
 
     Raises:
+        NotFound, UsageError, Corrupt: as `archived_wal`.
+        NoSpace, StorageError: the destination can't be written.
+    """
+    _write_whole(destination, archived_wal(archive, name, system_identifier))
+
+
+def archived_wal(archive: WalArchive, name: str, system_identifier: str) -> bytes:
+    """Return the content of an archived WAL file.
+
+    Raises:
         NotFound: it is proven not to be archived.
         UsageError: PostgreSQL never asks for such a name.
         Corrupt: what is archived is not what its name says.
-        NoSpace, StorageError: the destination can't be written.
     """
     from drkit.model.wal import WalFileName  # noqa: PLC0415  loaded by the archive
 
@@ -119,7 +128,7 @@ def fetch_wal(
         raise UsageError(str(error), hint="pass %f of restore_command") from None
     content = archive.get(file)
     _check_fetched(name, content, system_identifier)
-    _write_whole(destination, content)
+    return content
 
 
 def _check_fetched(name: str, content: bytes, system_identifier: str) -> WalFileFacts:

@@ -31,6 +31,7 @@ from drkit.model.log import Proven
 from drkit.model.manifest import CONTROL_FILE
 from drkit.model.recovery import TargetKind
 from drkit.model.verification import CheckName
+from drkit.operations.archive import archived_wal
 from drkit.operations.forecasting import outlook_of_plan
 from drkit.operations.heartbeat import read_beat
 from drkit.operations.limited import Limited
@@ -146,6 +147,8 @@ class _Run:
         except DrkitError as error:
             self.error = error
         self.deviations += scratch.deviations
+        if scratch.confined_by:
+            self.stage.notes.append(scratch.confined_by)
 
     def _recover(self, stage: Stage, scratch: Scratch, progress: Limited) -> None:
         watch = stage.watch
@@ -158,7 +161,11 @@ class _Run:
         self.restored = _restored(aim.repository, plan, None)
         begin, since = watch.elapsed(), stage.repository.clock.now()
         progress.phase("recover")
-        recovered = scratch.recover(progress.left())
+        wal = aim.repository.wal
+        system = plan.page_map.head.server.system_identifier
+        recovered = scratch.recover(
+            progress.left(), lambda name: archived_wal(wal, name, system)
+        )
         watch.recovery(begin, since, recovered)
         self.restored = _restored(aim.repository, plan, recovered)
         with watch.phase(READY):

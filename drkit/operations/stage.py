@@ -46,7 +46,6 @@ class Site:
     repository: Repository
     overlay: Callable[[Collection[str], Collection[str]], Repository]
     scratch: Callable[[int], ScratchOptions]
-    restore_command: str
     rules: VerificationRules
     objectives: Objectives
     jobs: int
@@ -125,7 +124,7 @@ class Stage:
             tablespaces={},
             tablespaces_in=os.path.dirname(scratch.tablespace_place(0)),
             jobs=site.jobs,
-            restore_command=site.restore_command,
+            restore_command=scratch.restore_command,
             owner=self.owner,
         )
         plan = plan_restore(aim.repository, request)

@@ -13,16 +13,16 @@ from drkit.operations.scratch.instance import ScratchOptions
 from drkit.operations.stage import Site
 from drkit.postgres.binaries import ServerBinaries
 from drkit.postgres.process import server_account
+from drkit.postgres.sandbox.confinement import own_account
 from drkit.repository.identity import read_lineage
 from drkit.storage.overlay import OverlayStorage
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
     from drkit.config.policy import Policy
     from drkit.repository.repository import Repository
 
-_HANDED_ON = ("DRKIT_", "AWS_", "SSL_CERT_", "REQUESTS_CA_BUNDLE")
 _SCRATCH = "/var/tmp"  # noqa: S108  a private directory is made in it
 
 
@@ -50,17 +50,15 @@ def rehearsal_site(policy: Policy, secrets: wiring.Secrets) -> Site:
         return ScratchOptions(
             directory=directory,
             binaries=ServerBinaries.locate(major, path),
-            account=server_account(),
+            account=own_account(server_account()),
             memory=rules.memory,
             max_bytes=rules.max_size,
-            environment=_handed_on(secrets.environ),
         )
 
     return Site(
         repository=repository,
         overlay=overlay,
         scratch=scratch,
-        restore_command=wiring.restore_command(policy),
         rules=rules,
         objectives=policy.objectives,
         jobs=rules.jobs,
@@ -70,15 +68,6 @@ def rehearsal_site(policy: Policy, secrets: wiring.Secrets) -> Site:
         configuration=wiring.rules(policy).configuration,
         host=wiring.host_name(),
     )
-
-
-def _handed_on(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return what the restore_command needs to reach keys and repository."""
-    return {
-        name: value
-        for name, value in environ.items()
-        if name.startswith(_HANDED_ON) or name.lower().endswith("_proxy")
-    }
 
 
 def _refuse_production(policy: Policy, directory: str) -> None:
