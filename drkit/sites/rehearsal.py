@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from drkit.config.policy import Policy
+    from drkit.postgres.process import Account
     from drkit.repository.repository import Repository
 
 _SCRATCH = "/var/tmp"  # noqa: S108  a private directory is made in it
@@ -50,7 +52,7 @@ def rehearsal_site(policy: Policy, secrets: wiring.Secrets) -> Site:
         return ScratchOptions(
             directory=directory,
             binaries=ServerBinaries.locate(major, path),
-            account=own_account(server_account()),
+            account=_account(directory),
             memory=rules.memory,
             max_bytes=rules.max_size,
         )
@@ -68,6 +70,18 @@ def rehearsal_site(policy: Policy, secrets: wiring.Secrets) -> Site:
         configuration=wiring.rules(policy).configuration,
         host=wiring.host_name(),
     )
+
+
+def _account(directory: str) -> Account:
+    """Return whom scratch instances run as: nobody else, where that is possible.
+
+    A directory that belongs to the server's user is that user's to work in.
+    """
+    server = server_account()
+    with contextlib.suppress(FileNotFoundError):
+        if os.stat(directory).st_uid == server.uid:
+            return server
+    return own_account(server)
 
 
 def _refuse_production(policy: Policy, directory: str) -> None:

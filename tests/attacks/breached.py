@@ -69,7 +69,8 @@ def breached(
     """Restore and recover as `drkit verify --depth restore` does."""
     site = rehearsal_site(protected.policy(), wiring.Secrets(environ or {}))
     major = protected.cluster.binaries.major
-    options = replace(site.scratch(major), directory=str(directory))
+    # as a policy's directory is that drkit makes itself
+    options = replace(site.scratch(major), directory=str(directory / "scratch"))
     with scratch_instance(options, CLOCK) as scratch:
         fill(scratch, protected, RecoveryTarget())
         recover(scratch, protected)

@@ -60,7 +60,7 @@ def fill(
         if not one.in_place
     }
     command = restore_command or scratch.restore_command
-    account = protected.account
+    account = scratch.server.account
     owner = Owner(account.uid, account.gid) if os.geteuid() == 0 else None
     request = RestoreRequest(
         None, target, scratch.data_directory, places, 2, command, owner
