@@ -137,6 +137,11 @@ def test_the_server_has_no_rights_to_give(inside: Breached) -> None:
     assert status["Seccomp"].strip() == "2"
 
 
+def test_the_server_goes_first_where_memory_runs_out(inside: Breached) -> None:
+    pid = inside.scratch.server.pid
+    assert Path(f"/proc/{pid}/oom_score_adj").read_text() == "1000\n"
+
+
 @only_root
 def test_the_server_is_nobody_else(inside: Breached, protected: Protected) -> None:
     pid = inside.scratch.server.pid

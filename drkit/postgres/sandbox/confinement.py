@@ -41,15 +41,13 @@ _OF_THE_RESTORE_COMMAND = ("/bin/sh", "/bin/cp")
 _TO_READ = (
     "/etc/ld.so.cache",
     "/etc/localtime",
-    "/usr/share/pgsql",
-    "/usr/share/postgresql",
-    "/usr/share/zoneinfo",
+    "/usr/share",
+    "/var/cache/postgresql",  # Debian's dictionaries
 )
 _DEVICES = ("/dev/null", "/dev/urandom", "/dev/zero")
 _OF_A_SERVER = ("lib", "lib64", "share")
 _PROGRAMS = ("postgres", "psql", "pg_dump")
 _LOADED = re.compile(r" => (/.+) \(0x[0-9a-f]+\)$", re.MULTILINE)
-_SHARED_TREES = ("/", "/usr", "/usr/local")  # not a server's alone
 _UNUSED = range(0x60000000, 0x7F000000)  # users of none: above those of containers
 _SPACE = 1 << 30  # bytes of programs, libraries and locales that are mapped
 _LONGEST_REPORT = 1 << 16
@@ -327,9 +325,7 @@ def _environment(directory: str) -> dict[str, str]:
 def _programs(directory: str) -> tuple[str, ...]:
     """Return where a server's programs are, and libraries not of the system's."""
     above = os.path.dirname(directory)
-    places = [directory]
-    if above not in _SHARED_TREES:
-        places += (os.path.join(above, name) for name in _OF_A_SERVER)
+    places = [directory, *(os.path.join(above, name) for name in _OF_A_SERVER)]
     for name in _PROGRAMS:
         places += _libraries(os.path.join(directory, name))
     system = tuple(f"{path}/" for path in _LIBRARIES)

@@ -139,6 +139,7 @@ def _confine(order: dict[str, Any], *, alone: bool) -> None:
     means = [namespaces.PROCESSES] if alone else []
     means += namespaces.of_the_program() if alone or os.geteuid() == 0 else []
     allowed = _allowed(order)
+    _offer_to_be_killed()
     if namespaces.MOUNTS in means and not _own_root(order):
         means.remove(namespaces.MOUNTS)
     _limit(order)
@@ -149,6 +150,16 @@ def _confine(order: dict[str, Any], *, alone: bool) -> None:
         landlock.restrict(rules)
     found = {"means": means, "landlock": 0 if rules is None else landlock.version()}
     order["found"] = found
+
+
+def _offer_to_be_killed() -> None:
+    """Where the host's memory runs out, let this end before production does."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, b"1000")
+        finally:
+            os.close(descriptor)
 
 
 def _filter(order: dict[str, Any]) -> None:
@@ -186,8 +197,9 @@ def _own_root(order: dict[str, Any]) -> bool:
         root = namespaces.Root(order["place"])
     except OSError:
         return False
-    for path in sorted(real, key=real.__getitem__):  # what is above comes first
-        root.put(real[path], chosen[path])
+    places = {place: chosen[path] for path, place in real.items()}
+    for place in sorted(places):  # what is above comes first
+        root.put(place, places[place])
     for link, target in links.items():
         root.link(link, target)
     root.close()
