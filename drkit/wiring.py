@@ -139,9 +139,23 @@ def open_repository(policy: Policy, secrets: Secrets) -> Repository:
 
 
 def repository_in(
-    store: Storage, lineage: bytes, compiled: Compiled, secrets: Secrets
+    store: Storage,
+    lineage: bytes,
+    compiled: Compiled,
+    secrets: Secrets,
+    *,
+    remembered: bool = True,
 ) -> Repository:
-    """Put a repository's parts together over a store."""
+    """Put a repository's parts together over a store.
+
+    Args:
+        store: where its objects are.
+        lineage: of the repository.
+        compiled: the policy's part that it takes.
+        secrets: resolves the keys' references.
+        remembered: whether this host holds its log against what it has seen of it.
+    """
+    from drkit.config.state import StateFiles
     from drkit.crypto.signing import parse_public
     from drkit.repository.log import Log
     from drkit.repository.log_entries import LogIdentity
@@ -154,7 +168,10 @@ def repository_in(
         signer_source(compiled, secrets),
         frozenset(parse_public(text) for text in compiled["trusted"]),
     )
-    log = Log(store, layout, lineage, keyring, identity, clock)
+    memory = None
+    if remembered:
+        memory = StateFiles(secrets.environ, lineage, layout.cluster)
+    log = Log(store, layout, lineage, keyring, identity, clock, memory)
     system = compiled["system_identifier"]
     wal = WalArchive(store, layout, lineage, keyring, system)
     return Repository(store, layout, lineage, keyring, log, wal, clock)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from drkit.errors import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from drkit.model.objects import ObjectInfo
     from drkit.protocols import Buffer, Storage
@@ -175,6 +175,12 @@ class FaultyStorage:
 
     def delete(self, name: str) -> None:
         self._around("delete", name, lambda: self.inner.delete(name))
+
+    def hidden(self, prefix: str) -> Sequence[str] | None:
+        return self.inner.hidden(prefix)
+
+    def beneath(self, name: str, length: int) -> Sequence[bytes]:
+        return self.inner.beneath(name, length)
 
     # -- how
 

@@ -33,6 +33,7 @@ from drkit.model.recovery import TargetKind
 from drkit.model.verification import CheckName
 from drkit.operations.archive import archived_wal
 from drkit.operations.forecasting import outlook_of_plan
+from drkit.operations.heads import confirm_head
 from drkit.operations.heartbeat import read_beat
 from drkit.operations.limited import Limited
 from drkit.operations.proving.checks import Subject, prove
@@ -45,6 +46,7 @@ from drkit.postgres.target_directory import Owner
 from drkit.repository.chain import lineage
 from drkit.repository.evidence import append, head_digest
 from drkit.repository.fingerprint import fingerprint_of
+from drkit.repository.heads import head_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -94,8 +96,10 @@ def rehearse(site: Site, task: Task, progress: Progress) -> Rehearsed:
     Raises:
         NotFound: there is no backup, or no server of its version to run.
         Corrupt, KeyUnavailable: the chain of evidence can't be gone on with.
+        RolledBack: the log's newest entries are gone or hidden.
         Interrupted: a signal came; there is no record then, and nothing is left behind.
     """
+    confirm_head(site.repository)
     newest = _newest(site.repository)
     _need_evidence(site.repository)
     options = site.scratch(newest.server_version // 10000)
@@ -332,8 +336,11 @@ class _Run:
             forecast=self.forecast,
             cleanup=self.cleanup,
             failure="" if self.error is None else _told(self.error),
-            notes=tuple(stage.notes),
+            notes=(*stage.notes, self._head()),
         )
+
+    def _head(self) -> str:
+        return f"the log's head was {head_of(self.site.repository.log.entries)}"
 
     def _actor(self) -> Actor:
         return Actor(

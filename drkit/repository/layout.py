@@ -29,9 +29,13 @@ class Layout(NamedTuple):
         """Name an entry of the log."""
         return f"{self.log()}{sequence:010d}"
 
+    def log_blocks(self) -> str:
+        """Return the prefix of copies of the log's entries."""
+        return f"{self.cluster}/log-blocks/"
+
     def log_block(self, first: int) -> str:
         """Name the copies of the entries from a sequence number on."""
-        return f"{self.cluster}/log-blocks/{first:010d}"
+        return f"{self.log_blocks()}{first:010d}"
 
     def keys(self, purpose: str = "") -> str:
         """Return the prefix of wrapped DEKs, of one purpose or of all."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from drkit.crypto.sealing import MAX_OBJECT, Opener, Sealer, open_whole, overhead
-from drkit.errors import Corrupt
+from drkit.errors import Corrupt, KeyUnavailable
 from drkit.repository.codec import FRAME_BYTES, compress, compressor, decompress
 
 if TYPE_CHECKING:
@@ -78,3 +78,29 @@ def unseal(
             raise Corrupt(f"object {name} expands to more than {limit} bytes")
         parts.append(decompress(name, payload, frame.plain, frame.codec))
     return b"".join(parts)
+
+
+def is_header_of(
+    dek_for: Callable[[bytes], Dek],
+    lineage: bytes,
+    name: str,
+    purpose: str,
+    head: Buffer,
+) -> bool:
+    """Say whether a holder of the keys has sealed an object of that name.
+
+    Its header commits to name, purpose and key, so it is enough for that. What comes
+    behind it may be damaged.
+
+    Args:
+        dek_for: returns the DEK of a 16-byte id.
+        lineage: of the repository.
+        name: of the object.
+        purpose: of its key.
+        head: its first HEADER_BYTES bytes.
+    """
+    try:
+        Opener(dek_for, lineage, name, purpose, head)
+    except (Corrupt, KeyUnavailable):
+        return False
+    return True

@@ -45,7 +45,8 @@ def rehearsal_site(policy: Policy, secrets: wiring.Secrets) -> Site:
     def overlay(hidden: Collection[str], damaged: Collection[str]) -> Repository:
         store = wiring.storage(compiled, secrets, wiring.LONG_DEADLINE.total_seconds())
         shown = OverlayStorage(store, hidden, damaged)
-        return wiring.repository_in(shown, read_lineage(store), compiled, secrets)
+        lineage = read_lineage(store)
+        return wiring.repository_in(shown, lineage, compiled, secrets, remembered=False)
 
     def scratch(major: int) -> ScratchOptions:
         path = secrets.environ.get("PATH", os.defpath)

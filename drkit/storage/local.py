@@ -19,7 +19,7 @@ from drkit.writing import write_all
 
 TYPE_CHECKING = False  # without importing typing
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from drkit.model.objects import ObjectInfo
     from drkit.protocols import Buffer
@@ -129,6 +129,16 @@ class LocalStorage:
             return
         except OSError as error:
             raise self._explain(error, f"deleting object {name}") from error
+
+    def hidden(self, prefix: str) -> Sequence[str]:
+        """Hide nothing: a file system keeps one version."""
+        check_prefix(prefix)
+        return []
+
+    def beneath(self, name: str, length: int) -> Sequence[bytes]:  # noqa: ARG002
+        """Hide nothing."""
+        check_name(name)
+        return []
 
     def sweep_temporary(self, older_than_seconds: float) -> int:
         """Remove what killed puts left; return how many files that were.

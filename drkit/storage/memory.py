@@ -10,7 +10,7 @@ from drkit.storage.names import check_length, check_name, check_prefix, check_ra
 
 TYPE_CHECKING = False  # without importing typing
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from drkit.protocols import Buffer
 
@@ -77,6 +77,16 @@ class MemoryStorage:
         check_name(name)
         with self._lock:
             self._objects.pop(name, None)
+
+    def hidden(self, prefix: str) -> Sequence[str]:
+        """Hide nothing: what is deleted is gone."""
+        check_prefix(prefix)
+        return []
+
+    def beneath(self, name: str, length: int) -> Sequence[bytes]:  # noqa: ARG002
+        """Hide nothing."""
+        check_name(name)
+        return []
 
     def _content(self, name: str) -> bytes:
         check_name(name)

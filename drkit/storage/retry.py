@@ -8,7 +8,7 @@ from drkit.errors import ObjectExists, StorageError
 
 TYPE_CHECKING = False  # without importing typing
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from typing import TypeVar
 
     from drkit.model.objects import ObjectInfo
@@ -111,6 +111,14 @@ class RetryingStorage:
     def delete(self, name: str) -> None:
         """Remove `name`."""
         self._repeat(lambda: self._inner.delete(name))
+
+    def hidden(self, prefix: str) -> Sequence[str] | None:
+        """Return the names of which the store has bytes that it does not show."""
+        return self._repeat(lambda: self._inner.hidden(prefix))
+
+    def beneath(self, name: str, length: int) -> Sequence[bytes]:
+        """Return the beginnings of what is hidden of a name."""
+        return self._repeat(lambda: self._inner.beneath(name, length))
 
     def _repeat(self, request: Callable[[], T]) -> T:
         patience = self._patience()

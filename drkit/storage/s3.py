@@ -29,7 +29,7 @@ from drkit.storage.names import (
 from drkit.storage.viewreader import ViewReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
@@ -161,7 +161,39 @@ class S3Storage:
         except (ClientError, BotoCoreError) as error:
             self._fail(error, "deleting", name)
 
+    def hidden(self, prefix: str) -> Sequence[str] | None:
+        """Return the keys with a version behind the newest or a delete marker."""
+        check_prefix(prefix)
+        try:
+            found = _earlier(self._client, self._bucket, self._prefix + prefix)
+        except (ClientError, BotoCoreError) as error:
+            raised = s3errors.explain(error, "listing versions of", prefix, self.url)
+            if not isinstance(raised, StorageError) or raised.transient:
+                raise raised from error
+            unknown = s3errors.code(error) in s3errors.UNASKABLE - {"AccessDenied"}
+            return [] if unknown else None  # it has no versions, or does not tell
+        return sorted(key.removeprefix(self._prefix) for key in found)
+
+    def beneath(self, name: str, length: int) -> Sequence[bytes]:
+        """Read the beginnings of a key's earlier versions."""
+        check_name(name)
+        key = self._prefix + name
+        try:
+            ids = _earlier(self._client, self._bucket, key).get(key, [])
+            return [self._version(name, one, length) for one in ids]
+        except (ClientError, BotoCoreError) as error:
+            self._fail(error, "reading versions of", name)
+
     # -- reading
+
+    def _version(self, name: str, version: str, length: int) -> bytes:
+        answer = self._client.get_object(
+            Bucket=self._bucket, Key=self._prefix + name, VersionId=version
+        )
+        try:
+            return answer["Body"].read(length)
+        finally:
+            answer["Body"].close()
 
     def _nothing(self, name: str, offset: int) -> bytes:
         """Read no bytes: HTTP has no empty range, so the length has to do."""
@@ -360,3 +392,16 @@ def _versions(client: S3Client, bucket: str, key: str) -> list[str]:
         versions += [one["VersionId"] for one in held if one["Key"] == key]
         markers += [one["VersionId"] for one in hiding if one["Key"] == key]
     return versions + markers
+
+
+def _earlier(client: S3Client, bucket: str, prefix: str) -> dict[str, list[str]]:
+    """Return by key the ids of versions that a plain read does not find."""
+    pages = client.get_paginator("list_object_versions").paginate(
+        Bucket=bucket, Prefix=prefix
+    )
+    found: dict[str, list[str]] = {}
+    for page in pages:
+        for one in page.get("Versions", ()):
+            if not one["IsLatest"]:
+                found.setdefault(one["Key"], []).append(one["VersionId"])
+    return found

@@ -16,7 +16,7 @@ from tests.builders import World, back_up
 from tests.chains import Changed, back_up_over, laid_over, read_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from drkit.model.log import Commit
     from drkit.model.objects import ObjectInfo
@@ -65,6 +65,12 @@ class Counting:
 
     def delete(self, name: str) -> None:
         self.inner.delete(name)
+
+    def hidden(self, prefix: str) -> Sequence[str] | None:
+        return self.inner.hidden(prefix)
+
+    def beneath(self, name: str, length: int) -> Sequence[bytes]:
+        return self.inner.beneath(name, length)
 
     def fetched(self) -> int:
         """Bytes of packs that were read."""

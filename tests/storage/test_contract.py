@@ -300,3 +300,9 @@ def test_nobody_sees_a_part_of_an_object(storage: Storage) -> None:
         finished.set()
         watcher.join()
     assert seen == {size}
+
+
+def test_nothing_is_hidden_of_what_was_not_deleted(storage: Storage) -> None:
+    storage.put("a/b", b"content")
+    assert storage.hidden("a/") == []
+    assert storage.beneath("a/b", 9) == []
