@@ -191,6 +191,15 @@ def session_settings(major: int) -> dict[str, str]:
     return _SESSION | ({"event_triggers": "off"} if major >= 17 else {})
 
 
+def reader_settings(major: int) -> dict[str, str]:
+    """Return what a role that is no superuser gets from one: it may not ask for it.
+
+    What belongs to a role wins over what belongs to a database.
+    """
+    given = _HONEST | {"session_preload_libraries": ""}
+    return given | ({"event_triggers": "off"} if major >= 17 else {})
+
+
 def _limits(control: ControlFile) -> dict[str, str]:
     """Return production's limits: recovery needs as many as were in use there."""
     prepared = max(control.max_prepared_transactions, _MOST_PREPARED)
