@@ -28,17 +28,19 @@ ORDINARY = """
     GRANT CREATE ON DATABASE postgres TO mallory;
     CREATE SCHEMA m AUTHORIZATION mallory;
 """
-# A function can be immutable and log all the same: nobody checks.
-TRAPS = f"""
-    CREATE FUNCTION m.sprung() RETURNS int LANGUAGE plpgsql AS $$
+BODY = f"""
     BEGIN
         IF session_user <> 'mallory' OR current_user <> 'mallory' THEN
             RAISE LOG '{RAN} %', current_user;
         END IF;
         RETURN 1;
-    END $$;
+    END
+"""
+# A function can be immutable and log all the same: nobody checks.
+TRAPS = f"""
+    CREATE FUNCTION m.sprung() RETURNS int LANGUAGE plpgsql AS $$ {BODY} $$;
     CREATE FUNCTION m.spring(int) RETURNS int IMMUTABLE LANGUAGE plpgsql
-        AS 'BEGIN RETURN m.sprung(); END';
+        AS $$ {BODY} $$;
     CREATE TABLE m.t (a int, b text);
     INSERT INTO m.t SELECT n, n FROM generate_series(1, 300) n;
     CREATE SEQUENCE m.s;

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from drkit.operations.proving.subject import AS_A_REPLICA
 from drkit.postgres.connection import connect
 from drkit.postgres.scratch_settings import reader_settings
 
@@ -53,6 +54,7 @@ def reader_session(run: Run, database: str) -> Iterator[Connection]:
     """
     role = f"drkit_reader_{secrets.token_hex(8)}"
     with run.session(database) as superuser:
+        superuser.query(AS_A_REPLICA)
         with superuser.transaction():
             for statement in _statements(superuser, role, database):
                 superuser.query(statement)

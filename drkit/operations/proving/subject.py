@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 TOLD = 5  # things that a detail names
 TIME_OVER = "the time limit was reached"
+AS_A_REPLICA = "SET session_replication_role = replica"
+"""Lets no event trigger of the database's see what a session changes."""
+
 
 _DATABASES = """
     SELECT datname::text, datallowconn FROM pg_database
