@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _READS_ALL_SINCE = 140000
 # Row security would turn statements into errors, whoever the rows are for.
 _MAKE = "CREATE ROLE {role} LOGIN BYPASSRLS CONNECTION LIMIT 1"
+_CONNECTS = "SELECT has_database_privilege(%s, %s, 'CONNECT')"
 _MAY_CONNECT = "GRANT CONNECT ON DATABASE {database} TO {role}"
 _READS_ALL = "GRANT pg_read_all_data TO {role}"
 _READS_SCHEMA = """
@@ -71,7 +72,8 @@ def reader_session(run: Run, database: str) -> Iterator[Connection]:
 
 def _statements(superuser: Connection, role: str, database: str) -> Iterator[str]:
     yield _filled(superuser, _MAKE, role=role)
-    yield _filled(superuser, _MAY_CONNECT, role=role, database=database)
+    if not superuser.query(_CONNECTS, (role, database))[0][0]:  # it is noted for good
+        yield _filled(superuser, _MAY_CONNECT, role=role, database=database)
     version = superuser.version()
     if version >= _READS_ALL_SINCE:
         yield _filled(superuser, _READS_ALL, role=role)

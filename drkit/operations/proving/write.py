@@ -5,13 +5,13 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING
 
-from drkit.operations.proving.subject import AS_A_REPLICA, Finding, failed, passed
+from drkit.operations.proving.subject import Finding, failed, passed
 
 if TYPE_CHECKING:
     from drkit.operations.proving.subject import Run
 
 _ROWS = 1000
-_MAY_WRITE = f"SET default_transaction_read_only = off; {AS_A_REPLICA}"
+_MAY_WRITE = "SET default_transaction_read_only = off"
 _MAKE = """
     BEGIN;
     CREATE SCHEMA {schema};
