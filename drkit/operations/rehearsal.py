@@ -41,6 +41,7 @@ from drkit.operations.rpo import check_beat, measure_rpo
 from drkit.operations.scratch.instance import scratch_instance, sweep_left_overs
 from drkit.operations.stage import Stage
 from drkit.operations.stopwatch import UNTIL_READY
+from drkit.operations.timestamps import stamp
 from drkit.postgres.control import read_control
 from drkit.postgres.target_directory import Owner
 from drkit.repository.chain import lineage
@@ -297,6 +298,7 @@ class _Run:
                 f"{self._outcome()}: {self._summary()}"
             )
             raise
+        stamp(repository, place, self.site.rules, self.progress)
         record = made[-1]
         if record.outcome is not Outcome.FAILED and record.restored is not None:
             label = record.restored.label

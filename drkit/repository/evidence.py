@@ -168,6 +168,20 @@ def newest_records(repository: Repository, count: int) -> list[Record]:
     ]
 
 
+def read_record(repository: Repository, sequence: int) -> Signed:
+    """Return one record whose signature and place are right.
+
+    Raises:
+        Corrupt: it is missing, or not a record of this place.
+    """
+    found = _read(repository, sequence)
+    if isinstance(found, Signed):
+        return found
+    name = repository.layout.evidence_record(sequence)
+    what = found.what if isinstance(found, _Bad) else f"record {name} is missing"
+    raise Corrupt(what, hint=_COPY)
+
+
 def head_digest(repository: Repository) -> str:
     """Return the newest record's digest; empty if there is none."""
     sequence, previous = _end(repository, anchor=False)

@@ -120,6 +120,10 @@ class Layout(NamedTuple):
         """Name a record of evidence."""
         return f"{self.evidence()}{sequence:010d}"
 
+    def timestamp(self, sequence: int) -> str:
+        """Name an authority's timestamp of a record of evidence."""
+        return f"{self.cluster}/timestamps/{sequence:010d}"
+
     def probes(self) -> str:
         """Return the prefix of proofs that a put creates only."""
         return f"{self.cluster}/probes/"
