@@ -111,8 +111,15 @@ def key_sources(
     return {purpose: source(purpose) for purpose in PURPOSES}
 
 
-def open_wal_archive(compiled: Compiled, secrets: Secrets) -> WalArchive:
+def open_wal_archive(
+    compiled: Compiled, secrets: Secrets, segment_size: int | None = None
+) -> WalArchive:
     """Open what `wal push` and `wal get` need, and nothing else.
+
+    Args:
+        compiled: the policy.
+        secrets: what resolves its references.
+        segment_size: of the cluster whose WAL is fetched, where it is at hand.
 
     Raises:
         RepositoryMissing: there is no repository.
@@ -121,7 +128,10 @@ def open_wal_archive(compiled: Compiled, secrets: Secrets) -> WalArchive:
     lineage = read_lineage(store)
     layout = Layout(compiled["name"])
     keyring = Keyring(store, layout, lineage, key_sources(compiled, secrets))
-    return WalArchive(store, layout, lineage, keyring, compiled["system_identifier"])
+    system = compiled["system_identifier"]
+    return WalArchive(
+        store, layout, lineage, keyring, system, segment_size=lambda: segment_size
+    )
 
 
 def open_repository(policy: Policy, secrets: Secrets) -> Repository:
@@ -173,7 +183,11 @@ def repository_in(
         memory = StateFiles(secrets.environ, lineage, layout.cluster)
     log = Log(store, layout, lineage, keyring, identity, clock, memory)
     system = compiled["system_identifier"]
-    wal = WalArchive(store, layout, lineage, keyring, system)
+
+    def segment_size() -> int | None:
+        return None if log.state.opened is None else log.state.opened.segment_size
+
+    wal = WalArchive(store, layout, lineage, keyring, system, segment_size=segment_size)
     return Repository(store, layout, lineage, keyring, log, wal, clock)
 
 

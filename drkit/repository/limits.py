@@ -22,7 +22,8 @@ MANIFEST = GIB
 FINGERPRINT = GIB
 FINDINGS = 64 * MIB
 EVIDENCE = 16 * MIB
-WAL = GIB
+WAL_SEGMENT = GIB  # unless the cluster's own size is known
+WAL_TEXT = MIB  # of a `.backup` or `.history` file
 
 
 def sealed(plain: int) -> int:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, NamedTuple
 
 from drkit.crypto.sealing import MAX_OBJECT, Opener, Sealer, open_whole, overhead
-from drkit.errors import Corrupt, KeyUnavailable
+from drkit.errors import Corrupt, KeyUnavailable, TooLong
 from drkit.repository.codec import FRAME_BYTES, compress, compressor, decompress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from drkit.crypto.keys import Dek
     from drkit.protocols import Buffer
@@ -66,18 +67,28 @@ def unseal(
     """Return the plaintext of a whole object.
 
     Raises:
-        Corrupt: not the object of that name and purpose, damaged, or its plaintext is
-            longer than `limit` bytes.
+        Corrupt: not the object of that name and purpose, or damaged.
+        TooLong: its plaintext is longer than `limit` bytes.
     """
     opener = Opener(dek_for, lineage, name, purpose, data)
-    parts: list[Buffer] = []
+    return joined(_parts(opener, name, data, limit))
+
+
+def joined(parts: Iterable[Buffer]) -> bytes:
+    """Return parts as one; each is let go of when the next comes."""
+    whole = io.BytesIO()  # hands out its own buffer
+    for part in parts:
+        whole.write(part)
+    return whole.getvalue()
+
+
+def _parts(opener: Opener, name: str, data: Buffer, limit: int) -> Iterator[Buffer]:
     total = 0
     for frame, payload in open_whole(opener, name, data):
         total += frame.plain
         if total > limit:
-            raise Corrupt(f"object {name} expands to more than {limit} bytes")
-        parts.append(decompress(name, payload, frame.plain, frame.codec))
-    return b"".join(parts)
+            raise TooLong(f"object {name} expands to more than {limit} bytes")
+        yield decompress(name, payload, frame.plain, frame.codec)
 
 
 def is_header_of(
