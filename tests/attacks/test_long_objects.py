@@ -5,15 +5,19 @@ Nothing of it is read, on whichever host. It takes no key: the file is a hole.
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import subprocess
 import sys
 import tracemalloc
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+import drkit
 from drkit.errors import Corrupt, TooLong, WalRefused
 from drkit.model.wal import WalFileName
 from drkit.operations.archive import cluster_segment_size
@@ -40,7 +44,6 @@ from tests.vectors.forge import Forger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from drkit.model.log import Commit
     from drkit.repository.repository import Repository
@@ -357,3 +360,19 @@ def test_what_expands_is_held_once() -> None:
         tracemalloc.stop()
     assert len(whole) == count * part
     assert peak < 1.25 * count * part
+
+
+def test_nobody_reads_an_object_without_a_limit() -> None:
+    """Nor a part of one whose length comes from elsewhere than a limit."""
+    unbounded = [
+        f"{path}:{call.lineno}"
+        for path in Path(drkit.__file__).parent.rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Attribute)
+        and call.func.attr == "get"
+        and re.search(r"(storage|store|_inner)$", ast.unparse(call.func.value))
+        and len(call.args) < 3
+        and not any(word.arg == "limit" for word in call.keywords)
+    ]
+    assert not unbounded
