@@ -207,8 +207,7 @@ def _get(call: Call) -> int:
     compiled = call.choose(here)
     system = compiled["system_identifier"]
     archive.refuse_other_cluster(here, system)
-    size = archive.cluster_segment_size()
-    wal = wiring.open_wal_archive(compiled, call.secrets, size)
+    wal = wiring.open_wal_archive(compiled, call.secrets)
     fields = {"policy": compiled["name"], "file": name}
     try:
         archive.fetch_wal(wal, name, destination, system)

@@ -15,9 +15,7 @@ from drkit.errors import UsageError
 from drkit.printing import page
 
 if TYPE_CHECKING:
-    from drkit.config.policy import Policy
     from drkit.operations.actions import RecordedAction
-    from drkit.repository.repository import Repository
 
 _Policy = Annotated[
     str, typer.Argument(metavar="POLICY", help="A policy's name, or its file.")
@@ -70,8 +68,7 @@ def add(
 
     day, loaded = _day(due), session.policy(policy)
     repository = wiring.open_repository(loaded, session.secrets)
-    recorded = add_action(repository, text, owner, day, follows)
-    _show(session, loaded, repository, recorded)
+    _show(session, loaded.name, add_action(repository, text, owner, day, follows))
 
 
 def done(
@@ -99,8 +96,7 @@ def _settle(session: Session, policy: str, number: int, state: str, note: str) -
 
     loaded = session.policy(policy)
     repository = wiring.open_repository(loaded, session.secrets)
-    recorded = settle_action(repository, number, state, note)
-    _show(session, loaded, repository, recorded)
+    _show(session, loaded.name, settle_action(repository, number, state, note))
 
 
 def _day(text: str) -> date:
@@ -112,20 +108,15 @@ def _day(text: str) -> date:
         ) from None
 
 
-def _show(
-    session: Session, policy: Policy, repository: Repository, recorded: RecordedAction
-) -> None:
-    from drkit.operations.timestamps import stamp
-
+def _show(session: Session, policy: str, recorded: RecordedAction) -> None:
     action, place = recorded
-    stamp(repository, place, policy.verification, session.progress)
     told = (
         f"action {action.action} is {action.state}: {action.text} "
         f"({action.owner}, due {action.due})"
     )
     text = page([told, f"signed as record {place.sequence}, sha256 {place.digest}"])
     found: dict[str, Any] = {
-        "policy": policy.name,
+        "policy": policy,
         "action": action_json(action),
         "record": {"sequence": place.sequence, "sha256": place.digest},
     }

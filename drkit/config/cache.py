@@ -83,15 +83,13 @@ def cache_dir(environ: Mapping[str, str]) -> str | None:
         return chosen
     base = environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(base):
-        home = home_of(environ)
+        home = environ.get("HOME", "") or _home()
         base = os.path.join(home, ".cache") if os.path.isabs(home) else ""
     return os.path.join(base, "drkit") if base else None
 
 
-def home_of(environ: Mapping[str, str]) -> str:
+def _home() -> str:
     """Return the user's home: services are often started without HOME."""
-    if environ.get("HOME", ""):
-        return environ["HOME"]
     try:
         return pwd.getpwuid(os.geteuid()).pw_dir
     except KeyError:

@@ -33,7 +33,6 @@ from drkit.model.verification import (
     CheckName,
     Choice,
     Comparison,
-    TimestampAuthority,
     Tolerance,
     VerificationRules,
 )
@@ -61,7 +60,6 @@ _RECORDS: dict[str, Any] = {
         VerificationRules,
         Assertion,
         Tolerance,
-        TimestampAuthority,
         WalRules,
     )
 }

@@ -19,7 +19,6 @@ from pydantic import (
 from drkit.config.fields import (  # noqa: TC001  pydantic reads them
     AbsolutePath,
     Duration,
-    EndpointUrl,
     Size,
 )
 from drkit.config.policy import default_jobs
@@ -30,7 +29,6 @@ from drkit.model.verification import (
     CheckName,
     Choice,
     Comparison,
-    TimestampAuthority,
     Tolerance,
     VerificationRules,
 )
@@ -159,22 +157,6 @@ class AssertionSection(Section):
         )
 
 
-class TimestampsSection(Section):
-    """An authority that stamps records with the time (RFC 3161)."""
-
-    authority: EndpointUrl = Field(
-        description="Where it is asked.", examples=["https://timestamp.example.com"]
-    )
-    roots: AbsolutePath = Field(
-        description="Its root certificates, in PEM.",
-        examples=["/etc/drkit/timestamp-roots.pem"],
-    )
-
-    def value(self) -> TimestampAuthority:
-        """Return it as a plain value."""
-        return TimestampAuthority(self.authority, self.roots)
-
-
 class VerificationSection(Section):
     """How backups are proven: restored into a scratch instance, and checked there."""
 
@@ -271,18 +253,6 @@ class VerificationSection(Section):
         examples=["1 day"],
     )
 
-    timestamps: TimestampsSection | None = Field(
-        None,
-        description="Who stamps each signed record with the time (RFC 3161), so that "
-        "its date is not the signer's word alone.",
-        examples=[
-            {
-                "authority": "https://timestamp.example.com",
-                "roots": "/etc/drkit/timestamp-roots.pem",
-            }
-        ],
-    )
-
     @field_validator("choose", "checks", "allow_missing")
     @classmethod
     def _once(cls, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -318,5 +288,4 @@ class VerificationSection(Section):
             allow_missing=frozenset(CheckName(name) for name in self.allow_missing),
             assertions=tuple(one.value() for one in self.assertions),
             every=self.every,
-            timestamps=None if self.timestamps is None else self.timestamps.value(),
         )

@@ -43,14 +43,7 @@ class Interruptible:
             PostgresUnreachable: no server answered, or it was interrupted.
             PostgresRefused: the login was refused.
         """
-        return self.adopt(self._connect(database))
-
-    def adopt(self, connection: Connection) -> Connection:
-        """Take in a session that was opened elsewhere.
-
-        Raises:
-            PostgresUnreachable: it was interrupted.
-        """
+        connection = self._connect(database)
         # a descriptor of its own: the session's may be closed, and used by others
         line = socket.socket(fileno=os.dup(connection.fileno()))
         with self._lock:

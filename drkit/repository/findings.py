@@ -14,7 +14,6 @@ from drkit.crypto.sealing import MAX_FRAMES
 from drkit.errors import Corrupt, ObjectNotFound
 from drkit.model import members
 from drkit.model.label import is_attempt, label_time
-from drkit.repository import limits
 from drkit.repository.objects import Sealing, seal, unseal
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from drkit.repository.repository import Repository
 
 _FORMAT = 1
+_MAX_FINDINGS = 64 << 20
 
 
 class DamagedPack(NamedTuple):
@@ -105,7 +105,7 @@ def read_finding(repository: Repository, name: str) -> Findings:
         Corrupt: they are damaged.
         ObjectNotFound: there are none of that name.
     """
-    return _open(repository, name)
+    return _open(repository, name, repository.storage.get(name))
 
 
 def write_findings(
@@ -138,12 +138,10 @@ def stretches(frames: Iterable[int]) -> tuple[tuple[int, int], ...]:
     return tuple(found)
 
 
-def _open(repository: Repository, name: str) -> Findings:
+def _open(repository: Repository, name: str, data: bytes) -> Findings:
     find = repository.keyring.finder("catalog")
     try:
-        data = repository.storage.get(name, limit=limits.sealed(limits.FINDINGS))
-        lineage = repository.lineage
-        plain = unseal(find, lineage, name, "catalog", data, limits.FINDINGS)
+        plain = unseal(find, repository.lineage, name, "catalog", data, _MAX_FINDINGS)
         found = members.parse_object(plain)
         if (found["drkit"], found["format"]) != ("findings", _FORMAT):
             raise ValueError("it is of another kind or format")

@@ -19,7 +19,6 @@ from drkit.errors import (
     StorageError,
 )
 from drkit.model import members
-from drkit.repository import limits
 from drkit.repository.layout import REPOSITORY
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def read_lineage(storage: Storage) -> bytes:
         RepositoryMissing: there is none, or it has another format.
     """
     try:
-        data = storage.get(REPOSITORY, limit=limits.IDENTITY)
+        data = storage.get(REPOSITORY)
     except ObjectNotFound:
         raise RepositoryMissing(
             f"there is no drkit repository at {storage.url}",
@@ -93,8 +92,7 @@ def prove_create_only(storage: Storage, name: str) -> None:
         refused = True
     else:
         refused = False
-    there = storage.get(name, limit=limits.PROBE)
-    kept = hashlib.sha256(there).digest() == hashlib.sha256(first).digest()
+    kept = hashlib.sha256(storage.get(name)).digest() == hashlib.sha256(first).digest()
     storage.delete(name)
     if not (refused and kept):
         raise StorageError(

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from drkit.errors import Corrupt, ObjectNotFound
 from drkit.model.backup import ManifestRef
-from drkit.repository import limits
 from drkit.repository.manifest import decode, encode
 from drkit.repository.objects import Sealing, seal, unseal
 
@@ -15,6 +14,8 @@ if TYPE_CHECKING:
     from drkit.crypto.keys import Dek
     from drkit.model.manifest import Manifest
     from drkit.repository.repository import Repository
+
+_MAX_MANIFEST = 1 << 30
 
 
 def write_manifest(
@@ -35,7 +36,7 @@ def read_manifest(repository: Repository, reference: ManifestRef) -> Manifest:
     """
     name = reference.name
     try:
-        data = repository.storage.get(name, limit=reference.size)
+        data = repository.storage.get(name)
     except ObjectNotFound:
         raise Corrupt(
             f"manifest {name} is missing, though its backup was committed",
@@ -47,5 +48,5 @@ def read_manifest(repository: Repository, reference: ManifestRef) -> Manifest:
             hint="it was changed or damaged; choose another backup",
         )
     find = repository.keyring.finder("catalog")
-    plain = unseal(find, repository.lineage, name, "catalog", data, limits.MANIFEST)
+    plain = unseal(find, repository.lineage, name, "catalog", data, _MAX_MANIFEST)
     return decode(name, plain)

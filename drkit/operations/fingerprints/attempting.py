@@ -12,8 +12,7 @@ from drkit.operations.fingerprints.attempt import Attempted
 from drkit.operations.fingerprints.looking import CLOSED
 from drkit.operations.fingerprints.taking import Limits, take
 from drkit.postgres.facts import read_facts
-from drkit.postgres.fingerprint import FORBIDDEN
-from drkit.postgres.fingerprint_guard import BUSY, CODE, UNHELD
+from drkit.postgres.fingerprint import BUSY, FORBIDDEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -134,7 +133,7 @@ def _shortcomings(fingerprint: Fingerprint, mode: Mode) -> Iterator[str]:
     reasons = Counter(
         why for one in fingerprint.databases for why in one.unread.values()
     )
-    for why in (FORBIDDEN, BUSY, CODE, UNHELD):
+    for why in (FORBIDDEN, BUSY):
         if count := reasons[why]:
             tables = "1 table" if count == 1 else f"{count} tables"
             yield f"the fingerprint lacks {tables}: {why}"

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
         Sessions,
     )
     from drkit.postgres.connection import Connection
-    from drkit.postgres.fingerprint_guard import Guard
     from drkit.protocols import Clock
 
 
@@ -103,22 +102,16 @@ def _look(
     looks = {}
     for name, session in sessions.databases.items():
         left = until - clock.monotonic()
-        guard = sessions.guards[name]
-        looks[name] = _look_at(session, guard, chosen[name], seed, clock, left)
+        looks[name] = _look_at(session, chosen[name], seed, clock, left)
     return globally, looks
 
 
 def _look_at(
-    session: Connection,
-    guard: Guard,
-    choice: Choice,
-    seed: int,
-    clock: Clock,
-    seconds: float,
+    session: Connection, choice: Choice, seed: int, clock: Clock, seconds: float
 ) -> _Look:
     with server.snapshot(session):
-        seen = look_at_database(session, guard)
-        return _Look(seen, *read_chosen(session, guard, choice, seed, clock, seconds))
+        seen = look_at_database(session)
+        return _Look(seen, *read_chosen(session, choice, seed, clock, seconds))
 
 
 def _database(
@@ -128,13 +121,12 @@ def _database(
     both = before.blocks.keys() & after.blocks.keys() if settled else set()
     unread = {**choice.unread, **before.seen.unread, **after.seen.unread}
     unread |= {**before.unread, **after.unread}
-    percent = {table.name: part for table, part in choice.percent.items()}
     return DatabaseFingerprint(
         name=name,
         facts=facts,
         tables={
             table: stable_content(
-                before.blocks[table], after.blocks[table], percent[table]
+                before.blocks[table], after.blocks[table], choice.percent[table]
             )
             for table in sorted(both)
         },
