@@ -47,7 +47,9 @@ class Site:
     @property
     def environment(self) -> dict[str, str]:
         """What commands get: a home of their own, as a service's user has one."""
-        return process.DEFAULT_ENVIRONMENT | {"HOME": f"{self.work}/home"}
+        home = f"{self.work}/home"
+        own = {"HOME": home, "DRKIT_STATE_DIR": f"{home}/state"}
+        return process.DEFAULT_ENVIRONMENT | own
 
     def run(
         self, *argv: str, raising: type[DrkitError] | None = DrkitError

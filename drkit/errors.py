@@ -9,6 +9,7 @@ DrkitError                     1  failed
 ├── NotFound                  14  no such backup, policy or object
 │   └── BackupExpired         14  a backup was expired while it was read
 ├── Corrupt                   15  stored bytes fail their authentication or shape
+│   └── RolledBack            15  the log ends before what is known of it
 ├── TargetNotEmpty            16  the restore target holds data or a running server
 ├── PostgresUnreachable       17  no connection, or it was lost
 ├── PostgresRefused           18  the server's state or settings forbid the work
@@ -93,6 +94,14 @@ class Corrupt(DrkitError):
     """Stored bytes fail authentication, or have a shape no writer produces."""
 
     exit_code = 15
+
+
+class TooLong(Corrupt):
+    """A stored object is longer than any of its kind, so it was not read."""
+
+
+class RolledBack(Corrupt):
+    """The log ends before what is known of it: put back, cut off, or another one."""
 
 
 class TargetNotEmpty(DrkitError):

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from drkit.model.copied import BackupEnd, Copied, Started
     from drkit.model.frames import FilePages, FilledFrame
+    from drkit.model.log_head import KnownHead
     from drkit.model.manifest import Row
     from drkit.model.objects import ObjectInfo, WrappedKey
     from drkit.model.pagemap import Chain
@@ -40,13 +41,28 @@ class Storage(Protocol):
             NoSpace: the store is full.
         """
 
-    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+    def get(
+        self,
+        name: str,
+        offset: int = 0,
+        length: int | None = None,
+        *,
+        limit: int | None = None,
+    ) -> bytes:
         """Read `length` bytes from `offset`; without a length, to the end.
 
         Fewer bytes than asked for are an error, never a short answer.
 
+        Args:
+            name: of the object.
+            offset: where to begin.
+            length: how much to read.
+            limit: the most that an object of its kind is long. Where all that is left
+                of it is read, a longer one is refused before any of it is.
+
         Raises:
             ObjectNotFound: the store answered that there is no such object.
+            TooLong: the object is longer than `limit`.
         """
 
     def size(self, name: str) -> int:
@@ -64,6 +80,38 @@ class Storage(Protocol):
 
     def delete(self, name: str) -> None:
         """Remove `name`; a name that is not there is no error."""
+
+    def hidden(self, prefix: str) -> Sequence[str] | None:
+        """Return the names of which the store has bytes that it does not show.
+
+        They were deleted or replaced, and could be brought back. Only names that start
+        with `prefix`. None where the store keeps versions, or may, and does not let
+        this user look at them; what keeps none hides nothing.
+        """
+
+    def beneath(self, name: str, length: int) -> Sequence[bytes]:
+        """Return what is hidden of a name: of each version the first `length` bytes."""
+
+
+class HeadMemory(Protocol):
+    """What a host has seen of one log, kept outside of the repository.
+
+    A store that was put back to an older state looks whole; only who remembers can
+    tell. No method fails: `problem` says what is wrong.
+    """
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing can be remembered, or why what is there is not believed."""
+
+    def recall(self) -> KnownHead | None:
+        """Return the newest head that was seen; None if none is known."""
+
+    def remember(self, seen: KnownHead) -> None:
+        """Keep a head, unless a newer one is known."""
+
+    def replace(self, seen: KnownHead) -> None:
+        """Keep a head in place of what is known: a person has said so."""
 
 
 class ServerSession(Protocol):

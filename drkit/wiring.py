@@ -111,8 +111,15 @@ def key_sources(
     return {purpose: source(purpose) for purpose in PURPOSES}
 
 
-def open_wal_archive(compiled: Compiled, secrets: Secrets) -> WalArchive:
+def open_wal_archive(
+    compiled: Compiled, secrets: Secrets, segment_size: int | None = None
+) -> WalArchive:
     """Open what `wal push` and `wal get` need, and nothing else.
+
+    Args:
+        compiled: the policy.
+        secrets: what resolves its references.
+        segment_size: of the cluster whose WAL is fetched, where it is at hand.
 
     Raises:
         RepositoryMissing: there is no repository.
@@ -121,7 +128,10 @@ def open_wal_archive(compiled: Compiled, secrets: Secrets) -> WalArchive:
     lineage = read_lineage(store)
     layout = Layout(compiled["name"])
     keyring = Keyring(store, layout, lineage, key_sources(compiled, secrets))
-    return WalArchive(store, layout, lineage, keyring, compiled["system_identifier"])
+    system = compiled["system_identifier"]
+    return WalArchive(
+        store, layout, lineage, keyring, system, segment_size=lambda: segment_size
+    )
 
 
 def open_repository(policy: Policy, secrets: Secrets) -> Repository:
@@ -139,9 +149,23 @@ def open_repository(policy: Policy, secrets: Secrets) -> Repository:
 
 
 def repository_in(
-    store: Storage, lineage: bytes, compiled: Compiled, secrets: Secrets
+    store: Storage,
+    lineage: bytes,
+    compiled: Compiled,
+    secrets: Secrets,
+    *,
+    remembered: bool = True,
 ) -> Repository:
-    """Put a repository's parts together over a store."""
+    """Put a repository's parts together over a store.
+
+    Args:
+        store: where its objects are.
+        lineage: of the repository.
+        compiled: the policy's part that it takes.
+        secrets: resolves the keys' references.
+        remembered: whether this host holds its log against what it has seen of it.
+    """
+    from drkit.config.state import StateFiles
     from drkit.crypto.signing import parse_public
     from drkit.repository.log import Log
     from drkit.repository.log_entries import LogIdentity
@@ -154,9 +178,16 @@ def repository_in(
         signer_source(compiled, secrets),
         frozenset(parse_public(text) for text in compiled["trusted"]),
     )
-    log = Log(store, layout, lineage, keyring, identity, clock)
+    memory = None
+    if remembered:
+        memory = StateFiles(secrets.environ, lineage, layout.cluster)
+    log = Log(store, layout, lineage, keyring, identity, clock, memory)
     system = compiled["system_identifier"]
-    wal = WalArchive(store, layout, lineage, keyring, system)
+
+    def segment_size() -> int | None:
+        return None if log.state.opened is None else log.state.opened.segment_size
+
+    wal = WalArchive(store, layout, lineage, keyring, system, segment_size=segment_size)
     return Repository(store, layout, lineage, keyring, log, wal, clock)
 
 

@@ -12,7 +12,13 @@ import pytest
 from hypothesis import settings
 
 from drkit.postgres.process import Account, server_account
-from tests.pg import Cluster, ClusterFactory, give_to, versions_under_test
+from tests.pg import (
+    Cluster,
+    ClusterFactory,
+    give_to,
+    remembering_in,
+    versions_under_test,
+)
 from tests.protect import SETTINGS, Protected, protect
 
 # A busy machine is no bug: examples have no time limit of their own.
@@ -65,6 +71,13 @@ def session_directory(postgres_user: Account) -> Iterator[str]:
     os.chmod(directory, 0o755)
     yield directory
     shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _remembering(session_directory: str) -> Iterator[None]:
+    """Let no test leave in this host's own memory what it has seen of a log."""
+    with remembering_in(Path(session_directory, "state")):
+        yield
 
 
 @pytest.fixture(scope="session")

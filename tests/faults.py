@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from drkit.errors import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from drkit.model.objects import ObjectInfo
     from drkit.protocols import Buffer, Storage
@@ -153,8 +153,16 @@ class FaultyStorage:
     def put(self, name: str, data: Buffer) -> None:
         self._around("put", name, lambda: self.inner.put(name, data))
 
-    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
-        body = self._around("get", name, lambda: self.inner.get(name, offset, length))
+    def get(
+        self,
+        name: str,
+        offset: int = 0,
+        length: int | None = None,
+        *,
+        limit: int | None = None,
+    ) -> bytes:
+        read = lambda: self.inner.get(name, offset, length, limit=limit)  # noqa: E731
+        body = self._around("get", name, read)
         change = self._change_body
         return change(body, name, offset, length) if change else body
 
@@ -167,6 +175,12 @@ class FaultyStorage:
 
     def delete(self, name: str) -> None:
         self._around("delete", name, lambda: self.inner.delete(name))
+
+    def hidden(self, prefix: str) -> Sequence[str] | None:
+        return self.inner.hidden(prefix)
+
+    def beneath(self, name: str, length: int) -> Sequence[bytes]:
+        return self.inner.beneath(name, length)
 
     # -- how
 

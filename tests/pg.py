@@ -6,18 +6,20 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from drkit.config import state
 from drkit.postgres import process
 from drkit.postgres.binaries import ServerBinaries
 from drkit.postgres.server import ClusterOptions, ThrowawayServer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 SUPPORTED = (15, 16, 18)
 FAST = {
@@ -35,6 +37,37 @@ def versions_under_test() -> tuple[int, ...]:
     if not chosen:
         return SUPPORTED
     return tuple(int(word) for word in chosen.replace(",", " ").split())
+
+
+_states: list[Path] = []
+
+
+@contextmanager
+def remembering_in(base: Path) -> Iterator[None]:
+    """Keep in `base` what hosts remember of logs, whoever runs drkit, however."""
+    _states.append(base)
+    base.mkdir()
+    own = state_directory(os.geteuid())
+    before, state.SYSTEM_STATE = state.SYSTEM_STATE, own
+    os.environ["DRKIT_STATE_DIR"] = own
+    process.DEFAULT_ENVIRONMENT["DRKIT_STATE_DIR"] = own
+    try:
+        yield
+    finally:
+        del process.DEFAULT_ENVIRONMENT["DRKIT_STATE_DIR"]
+        os.environ.pop("DRKIT_STATE_DIR")
+        state.SYSTEM_STATE = before
+        _states.pop()
+
+
+def state_directory(uid: int) -> str:
+    """Where a user's host remembers logs while tests run."""
+    directory = _states[-1] / str(uid)
+    if not directory.exists():
+        directory.mkdir(0o755)
+        if os.geteuid() != uid:
+            os.chown(directory, uid, -1)
+    return str(directory)
 
 
 class Cluster(ThrowawayServer):
@@ -175,10 +208,12 @@ def run_drkit(
     identity = process.SAME_USER
     if account is not None:
         identity = process.drop_to(account, reach=(sys.executable, __file__))
+    uid = os.geteuid() if account is None else account.uid
+    own = {"HOME": "/nonexistent", "DRKIT_STATE_DIR": state_directory(uid)}
     return process.run(
         drkit_command(*arguments),
         identity=identity,
-        env=process.DEFAULT_ENVIRONMENT | {"HOME": "/nonexistent"} | dict(env or {}),
+        env=process.DEFAULT_ENVIRONMENT | own | dict(env or {}),
         cwd=None if cwd is None else str(cwd),
         stdin=stdin,
         timeout=timeout,

@@ -207,7 +207,8 @@ def _get(call: Call) -> int:
     compiled = call.choose(here)
     system = compiled["system_identifier"]
     archive.refuse_other_cluster(here, system)
-    wal = wiring.open_wal_archive(compiled, call.secrets)
+    size = archive.cluster_segment_size()
+    wal = wiring.open_wal_archive(compiled, call.secrets, size)
     fields = {"policy": compiled["name"], "file": name}
     try:
         archive.fetch_wal(wal, name, destination, system)

@@ -173,6 +173,7 @@ def _text(taken: Taken, took: timedelta, policy: str) -> str:
         ("timeline", str(summary.timeline)),
         *_fingerprint_row(taken),
         ("restores to", f"{render.exact(summary.stop_time)} or later"),
+        ("head of the log", str(taken.head)),
         ("next", f"drkit restore {policy} {summary.label} --to DIR --plan"),
     ]
     lines = [f"backup {summary.label} of {policy} is done", render.facts(rows)]
@@ -234,6 +235,7 @@ def _json(taken: Taken, took: timedelta, policy: str) -> dict[str, Any]:
         "seconds": round(took.total_seconds(), 3),
         "parent": taken.parent,
         "reason": taken.reason,
+        "log_head": str(taken.head),
         "fingerprint": _fingerprint_json(taken.fingerprint),
         "backup": summary_to_json(taken.summary),
     }

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from drkit import wiring
+from drkit.cli.log_head import read_head
 from drkit.cli.session import Session, command
-from drkit.errors import PolicyError, UsageError
+from drkit.errors import DrkitError, PolicyError, UsageError
 from drkit.model.finding import Finding, State, failed, first_exit_code, ok
 from drkit.printing import page
 
@@ -15,12 +17,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import timedelta
 
+    from drkit.config.policy import Policy
+    from drkit.model.log_head import LogHead
+
 _SHOWN = {
     State.OK: "ok",
     State.WARNING: "WARNING",
     State.FAILED: "FAILED",
     State.SKIPPED: "skipped",
 }
+
+
+_SHOWN_LABELS = 5
 
 
 def register(app: typer.Typer) -> None:
@@ -49,12 +57,21 @@ def check(
             "policy's wal.timeout.",
         ),
     ] = None,
+    accept_head: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HEAD",
+            help="Take this head of the log for right, though this host remembers a "
+            "newer one: after the repository was put back on purpose.",
+        ),
+    ] = None,
 ) -> int:
     """Look whether everything is there that backups and restores need.
 
     Writes a restore point, switches WAL, and waits until that segment can be read back
     from the repository. Exits with 0, or with the code of the first failure.
     """
+    accepted = read_head(accept_head, "--accept-head")
     from drkit.operations.check import check as check_all
     from drkit.sites.check import check_subject
 
@@ -65,9 +82,28 @@ def check(
         if not session.json:
             raise
         return _show(session, policy or "", (failed("policy", error),))
+    if accepted is not None:
+        _accept(session, loaded, accepted)
     subject = check_subject(loaded, session.secrets, patience or loaded.wal.timeout)
     findings = check_all(subject, session.passing_progress)
     return _show(session, loaded.name, (ok("policy", loaded.path), *findings))
+
+
+def _accept(session: Session, policy: Policy, accepted: LogHead) -> None:
+    """Let this host forget a newer head, and say which."""
+    from drkit.operations.heads import accept_head
+
+    repository = wiring.open_repository(policy, session.secrets)
+    known = accept_head(repository, accepted)
+    problem = repository.log.guard.memory.problem
+    if problem is not None:
+        raise DrkitError(problem, hint="nothing was accepted; see `drkit check`")
+    if known is None:
+        told = "this host remembered none"
+    else:
+        labels = ", ".join(known.labels[-_SHOWN_LABELS:]) or "none"
+        told = f"this host remembered {known.head}, with the backups {labels}"
+    session.progress.warning(f"head of the log accepted: {accepted}; {told}")
 
 
 def _duration(text: str) -> timedelta:

@@ -54,9 +54,10 @@ def demo(
     from drkit.operations.demo import run_demo
 
     session.tell(page(["drkit demo: back up a PostgreSQL, lose it, get it back", ""]))
+    directory = _directory(keep)
     done = run_demo(
-        _directory(keep),
-        _runner(session),
+        directory,
+        _runner(session, directory),
         lambda step: session.tell(_line(step)),
         keep=keep is not None,
         reports=None if report is None else os.path.abspath(report),
@@ -80,8 +81,11 @@ def _directory(keep: str | None) -> str:
     return directory
 
 
-def _runner(session: Session) -> Callable[[list[str]], str]:
-    """Return what runs drkit itself, free of the caller's own settings."""
+def _runner(session: Session, directory: str) -> Callable[[list[str]], str]:
+    """Return what runs drkit itself, free of the caller's own settings.
+
+    This host is to remember nothing of the demo's repository, which goes away.
+    """
     from drkit.postgres import process
 
     environ = {
@@ -89,6 +93,7 @@ def _runner(session: Session) -> Callable[[list[str]], str]:
         for name, value in session.environ.items()
         if not name.startswith("DRKIT_")
     }
+    environ["DRKIT_STATE_DIR"] = os.path.join(directory, "state")
 
     def run(arguments: list[str]) -> str:
         argv = [sys.executable, "-m", "drkit", *arguments, "--log-level", "warning"]

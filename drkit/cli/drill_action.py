@@ -15,7 +15,9 @@ from drkit.errors import UsageError
 from drkit.printing import page
 
 if TYPE_CHECKING:
+    from drkit.config.policy import Policy
     from drkit.operations.actions import RecordedAction
+    from drkit.repository.repository import Repository
 
 _Policy = Annotated[
     str, typer.Argument(metavar="POLICY", help="A policy's name, or its file.")
@@ -68,7 +70,8 @@ def add(
 
     day, loaded = _day(due), session.policy(policy)
     repository = wiring.open_repository(loaded, session.secrets)
-    _show(session, loaded.name, add_action(repository, text, owner, day, follows))
+    recorded = add_action(repository, text, owner, day, follows)
+    _show(session, loaded, repository, recorded)
 
 
 def done(
@@ -96,7 +99,8 @@ def _settle(session: Session, policy: str, number: int, state: str, note: str) -
 
     loaded = session.policy(policy)
     repository = wiring.open_repository(loaded, session.secrets)
-    _show(session, loaded.name, settle_action(repository, number, state, note))
+    recorded = settle_action(repository, number, state, note)
+    _show(session, loaded, repository, recorded)
 
 
 def _day(text: str) -> date:
@@ -108,15 +112,20 @@ def _day(text: str) -> date:
         ) from None
 
 
-def _show(session: Session, policy: str, recorded: RecordedAction) -> None:
+def _show(
+    session: Session, policy: Policy, repository: Repository, recorded: RecordedAction
+) -> None:
+    from drkit.operations.timestamps import stamp
+
     action, place = recorded
+    stamp(repository, place, policy.verification, session.progress)
     told = (
         f"action {action.action} is {action.state}: {action.text} "
         f"({action.owner}, due {action.due})"
     )
     text = page([told, f"signed as record {place.sequence}, sha256 {place.digest}"])
     found: dict[str, Any] = {
-        "policy": policy,
+        "policy": policy.name,
         "action": action_json(action),
         "record": {"sequence": place.sequence, "sha256": place.digest},
     }

@@ -57,6 +57,12 @@ def verify(
             help="A report's signature: all that it was made of must be given.",
         ),
     ] = None,
+    timestamp_roots: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Whose timestamps beside the files to believe (PEM)."
+        ),
+    ] = None,
 ) -> int:
     """Check signed records: who signed them, and that they are whole and in order.
 
@@ -73,7 +79,9 @@ def verify(
         keys |= _keys(loaded.keys.trusted)
         clusters = {loaded.name}
     vouched = policy is not None or bool(trusted)
-    found = verify_files(files, keys if vouched else None, clusters, report)
+    found = verify_files(
+        files, keys if vouched else None, clusters, report, timestamp_roots
+    )
     session.show(_text(found, vouched=vouched), _json(found, vouched=vouched))
     if not found.good:
         return Corrupt.exit_code
@@ -151,6 +159,8 @@ def _file(one: Verdict) -> Iterator[str]:
     yield f"✓ {one.path}"
     rows = [*_facts(one.signed.record), ("signed by", one.signed.signer)]
     rows.append(("sha256", one.signed.digest))
+    if one.timestamp is not None:
+        rows.append(("stamped", f"{render.moment(one.timestamp)}, by an authority"))
     yield render.facts(rows)
 
 
@@ -202,6 +212,7 @@ def _json(found: Verdicts, *, vouched: bool) -> dict[str, Any]:
                 "good": one.signed is not None,
                 "problem": one.problem or None,
                 "record": None if one.signed is None else record_json(one.signed),
+                "timestamp": one.timestamp.isoformat() if one.timestamp else None,
             }
             for one in found.files
         ],

@@ -47,6 +47,9 @@ def register(app: typer.Typer) -> None:
         drkit pin production 20260115 --reason audit --until 2026-12-31
         """,
     )(pin)
+    command(app, "discard", examples="drkit discard production 20260115-020000-full")(
+        discard
+    )
     command(app, "unpin", examples="drkit unpin production 20260115-020000-full")(unpin)
 
 
@@ -126,6 +129,34 @@ def pin(
     session.show(
         f"{made.label} is pinned {told}: {made.reason}",
         {"policy": loaded.name, "pin": _pin_json(made)},
+    )
+
+
+def discard(
+    session: Session,
+    policy: _PolicyArgument,
+    label: Annotated[str, typer.Argument(help="The whole label, as `info` shows it.")],
+) -> None:
+    """Delete what is stored of a backup that the log does not list.
+
+    Such a one is left by a backup that was killed just before its commit, or its log
+    entries are hidden or lost: look for those first. It is never deleted by itself.
+    """
+    from drkit.operations.discarding import discard as discard_backup
+
+    loaded = session.policy(policy)
+    repository = wiring.open_repository(loaded, session.secrets)
+    done = discard_backup(repository, label, session.progress)
+    session.show(
+        f"{done.label} is deleted: {done.objects} objects that the log, whose head is "
+        f"{done.head}, did not list",
+        {
+            "policy": loaded.name,
+            "label": done.label,
+            "attempts": list(done.attempts),
+            "objects": done.objects,
+            "head": str(done.head),
+        },
     )
 
 

@@ -9,6 +9,7 @@ import typer
 from drkit import wiring
 from drkit.cli import render
 from drkit.cli.fates import fate_json, fates_text
+from drkit.cli.log_head import ExpectHead, read_head, standing_json, standing_lines
 from drkit.cli.outlook import outlook_json, outlook_text
 from drkit.cli.restorable import restorable_json, restorable_lines
 from drkit.cli.session import Session, command
@@ -17,11 +18,12 @@ from drkit.errors import DrkitError
 from drkit.printing import page
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from datetime import timedelta
 
     from drkit.config.policy import Policy
     from drkit.model.backup import BackupSummary
+    from drkit.model.log_head import LogHead
     from drkit.model.reach import Gap
     from drkit.operations.forecasting import Outlook
     from drkit.operations.info import ClusterInfo, RunningAttempt
@@ -48,19 +50,21 @@ def info(
         str | None,
         typer.Argument(help="A policy's name or file; every policy if none."),
     ] = None,
+    expect_head: ExpectHead = None,
 ) -> int:
     """Show backups and what keeps them, archived WAL, and what can be restored.
 
     Reads the repository only; the database may be gone. Exits with 3 if objectives.rpo
     is missed: if the newest moment that can be restored is older than it. Where the
     archived WAL can't be looked into, as without keys.wal, it shows all the rest and
-    exits with the code of that error.
+    exits with the code of that error; with 15 if the log's newest entries are gone.
     """
+    expected = read_head(expect_head)
     found: list[ClusterInfo] = []
     errors: list[DrkitError] = []
     for each in _policies(session, policy):
         try:
-            found.append(_look(session, each))
+            found.append(_look(session, each, expected))
         except DrkitError as error:
             if policy is not None:
                 raise
@@ -73,6 +77,7 @@ def info(
         "errors": [error.message for error in errors],
     }
     session.show(session.redactor.text(text), shape)
+    errors += [alarm for one in found for alarm in one.log.alarms]
     errors += [one.blind for one in found if one.blind is not None]
     if errors:
         return errors[0].exit_code
@@ -90,7 +95,7 @@ def _policies(session: Session, policy: str | None) -> list[str | None]:
     return [*files] or [None]
 
 
-def _look(session: Session, name: str | None) -> ClusterInfo:
+def _look(session: Session, name: str | None, expected: LogHead | None) -> ClusterInfo:
     from drkit.operations.info import cluster_info
 
     policy: Policy = session.policy(name)
@@ -100,6 +105,7 @@ def _look(session: Session, name: str | None) -> ClusterInfo:
         policy.objectives,
         wiring.host_name(),
         policy.retention,
+        expected,
     )
 
 
@@ -108,9 +114,12 @@ def _text(found: ClusterInfo) -> str:
         ("repository", found.repository),
         ("lineage", found.lineage),
         ("system identifier", found.system_identifier),
+        ("head of the log", str(found.log.head)),
     ]
+    told = standing_lines(found.log, found.cluster)
     lines = [
         found.cluster,
+        *told,
         render.facts(rows),
         "",
         *(_blind(found.blind) or restorable_lines(found.restorable)),
@@ -122,7 +131,7 @@ def _text(found: ClusterInfo) -> str:
         lines += [f"the newest backup ended {_ago(age)}", "", fates_text(found.fates)]
     else:
         lines.append(f"no backup yet; take one: drkit backup {found.cluster}")
-    lines += [_running(one) for one in found.running]
+    lines += [_running(one, found.log.uncommitted) for one in found.running]
     lines += ["", *(line for one in found.wal.timelines for line in _wal(found, one))]
     if not found.wal.timelines:
         lines.append("no WAL is archived")
@@ -167,7 +176,7 @@ def _notes(one: BackupSummary) -> str:
     return ", ".join(notes)
 
 
-def _running(one: RunningAttempt) -> str:
+def _running(one: RunningAttempt, whole: Collection[str]) -> str:
     told = {
         "held": f"lease of {one.holder} until {one.until:%H:%M:%S} UTC"
         if one.until
@@ -175,6 +184,8 @@ def _running(one: RunningAttempt) -> str:
         "lapsed": f"lease of {one.holder} has lapsed; the next backup clears it away",
         "none": "without a lease; the next backup clears it away when it is old",
     }[one.lease]
+    if one.label in whole:
+        told = "it is whole, so nothing clears it away"
     return (
         f"running: {one.label} on {one.host} since {render.moment(one.since)}, {told}"
     )
@@ -235,6 +246,7 @@ def _json(found: ClusterInfo) -> dict[str, Any]:
         "policy": found.cluster,
         "repository": found.repository,
         "lineage": found.lineage,
+        "log": standing_json(found.log),
         "system_identifier": found.system_identifier,
         "time": found.time.isoformat(),
         "backups": [summary_to_json(one) for one in found.backups],

@@ -12,11 +12,12 @@ import typer
 from drkit import wiring
 from drkit.cli import render
 from drkit.cli.session import Session, command
-from drkit.errors import UsageError
+from drkit.errors import PostgresRefused, UsageError
 from drkit.printing import page
 
 if TYPE_CHECKING:
     from drkit.operations.init import InitRequest, InitResult
+    from drkit.postgres.connection import Connection
     from drkit.postgres.needed import Setting
 
 _PASSWORD = "DRKIT_DATABASE_PASSWORD"  # noqa: S105  a variable's name
@@ -36,7 +37,8 @@ def register(app: typer.Typer) -> None:
         app,
         "init",
         examples="""
-        drkit init production --url postgresql:///postgres --repository file:///srv/drkit
+        drkit init production --repository file:///srv/drkit \\
+            --url 'postgresql://drkit@/postgres?host=/var/run/postgresql'
         drkit init web --url postgresql://drkit@db1/web --repository s3://b/web \\
             --source stream
         """,
@@ -79,7 +81,6 @@ def init(
     Nothing that exists is replaced. Prints the SQL that the server still needs.
     """
     from drkit.operations.init import initialise
-    from drkit.postgres.connection import connect
     from drkit.sites.init import InitSite
 
     _refuse_password(url)
@@ -87,9 +88,24 @@ def init(
     site = InitSite(name, directory, keys_dir, session.secrets)
     request = _request(session, name, url, repository, source, site.policy_path)
     password = request.password and session.secrets.resolve(request.password)
-    with connect(url, password, "init") as connection:
+    with _logged_in(url, password, source) as connection:
         result = initialise(request, connection, site, wiring.SystemClock())
     session.show(_text(result), _json(result))
+
+
+def _logged_in(url: str, password: str | None, source: Source) -> Connection:
+    from psycopg.conninfo import conninfo_to_dict
+
+    from drkit.operations.init import explain_login
+    from drkit.postgres.connection import connect
+
+    try:
+        return connect(url, password, "init")
+    except PostgresRefused as error:
+        user = conninfo_to_dict(url).get("user")
+        if user in (None, "postgres"):
+            raise
+        raise explain_login(error, str(user), source.value) from None
 
 
 def _refuse_password(url: str) -> None:
@@ -191,6 +207,13 @@ def _sql(result: InitResult) -> list[str]:
         lines += ["-- Settings that are good to have:", *map(_statement, suggested)]
     if result.grants:
         lines += ["-- Rights that the role needs:", *result.grants]
+    if result.role:
+        lines += [
+            "-- drkit logs in as a superuser. This role can do all that it needs:",
+            *result.role,
+            "-- Name it in the policy's cluster.url. To log in without a password:",
+            *(f"--   {line}" for line in result.login),
+        ]
     changed = [*needed, *suggested]
     if changed:
         lines.append("SELECT pg_reload_conf();")
@@ -221,6 +244,8 @@ def _json(result: InitResult) -> dict[str, Any]:
         "archive_command": result.archive_command,
         "settings": [_setting(one) for one in result.settings],
         "grants": list(result.grants),
+        "role": list(result.role),
+        "login": list(result.login),
         "warnings": list(result.warnings),
     }
 

@@ -12,6 +12,7 @@ import typer
 
 from drkit import wiring
 from drkit.cli import render
+from drkit.cli.log_head import ExpectHead, read_head, standing_json, standing_lines
 from drkit.cli.restore_plan import plan_json, plan_text
 from drkit.cli.restore_target import TargetOptions, read_target
 from drkit.cli.session import Session, command
@@ -21,8 +22,13 @@ from drkit.printing import page
 
 if TYPE_CHECKING:
     from drkit.config.policy import Policy
+    from drkit.model.log_head import LogHead
+    from drkit.operations.heads import LogStanding
     from drkit.operations.restore import RestorePlan, RestoreRequest
     from drkit.repository.repository import Repository
+
+
+NEWER_IS_GONE = 3
 
 
 def register(app: typer.Typer) -> None:
@@ -118,11 +124,15 @@ def restore(
             min=1, max=64, help="Parallel workers; by default the policy's backup.jobs."
         ),
     ] = None,
-) -> None:
+    expect_head: ExpectHead = None,
+) -> int:
     """Restore a cluster into a directory, to the newest state or to a target.
 
     Nothing but the repository and its keys is needed. The directory must be empty, or
     with --delta the cluster's own. The server is not started: the plan's end says how.
+
+    If the log's newest entries are gone, as this host or --expect-head knows, it says
+    so, restores what is there, and exits with 3.
     """
     from drkit.operations.forecasting import outlook_of_plan
 
@@ -137,21 +147,44 @@ def restore(
         exclusive=exclusive,
     )
     options.check()
+    expected_head = read_head(expect_head)
     directory = _directory(to)
     tablespaces = _tablespaces(tablespace_map or [])
     loaded = session.policy(policy)
     repository = wiring.open_repository(loaded, session.secrets)
+    standing = _standing(session, repository, expected_head)
     request = _request(loaded, repository, options, label, directory, tablespaces, jobs)
     made = _plan(repository, replace(request, delta=delta))
     expected = outlook_of_plan(repository, made)
-    shown = {"policy": loaded.name, "plan": plan_json(made, expected)}
+    shown = {
+        "policy": loaded.name,
+        "plan": plan_json(made, expected),
+        "log": standing_json(standing),
+    }
     session.tell(plan_text(loaded.name, made, options.note(), expected))
     if plan:
         if session.json:
             done = {"restored": False, "seconds": 0.0, "delta": None}
             session.show("", {**shown, **done})
-        return
-    _run(session, repository, made, shown)
+    else:
+        _run(session, repository, made, shown)
+    if not standing.alarms:
+        return 0
+    session.tell(page(standing_lines(standing, loaded.name)))
+    return NEWER_IS_GONE
+
+
+def _standing(
+    session: Session, repository: Repository, expected: LogHead | None
+) -> LogStanding:
+    """Say loudly if newer backups are gone; what is there can still be restored."""
+    from drkit.operations.heads import log_standing
+
+    standing = log_standing(repository, expected)
+    for alarm in standing.alarms:
+        told = f"{alarm.message}. This restores the newest of what is left"
+        session.progress.warning(told, hint=alarm.hint)
+    return standing
 
 
 def _run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 
 from drkit import wiring
 from drkit.cli import render
+from drkit.cli.log_head import ExpectHead, read_head, standing_json, standing_lines
 from drkit.cli.rehearsed import rehearsed_json, rehearsed_text
 from drkit.cli.restorable import restorable_json, restorable_lines
 from drkit.cli.session import Session, command
@@ -20,6 +22,7 @@ from drkit.printing import page
 if TYPE_CHECKING:
     from drkit.config.policy import Policy
     from drkit.model.damage import Damage, PackPlace, Place
+    from drkit.model.log_head import LogHead
     from drkit.model.sample import Sample
     from drkit.operations.journal import Journal
     from drkit.operations.verifying.repository import Request, Verification
@@ -82,24 +85,28 @@ def verify(
             min=1, max=64, help="Parallel workers; by default the policy's backup.jobs."
         ),
     ] = None,
+    expect_head: ExpectHead = None,
 ) -> int:
     """Verify that what backups need is there and sound, and tell what can be restored.
 
     Reads the repository only; the database may be gone. Damage is named by file, pages
     and the backups that it touches, and the next backup stores those pages anew.
 
-    Exits with 0 if all is well, with 15 for damage, with 20 if WAL is missing. With
+    Exits with 0 if all is well, with 15 for damage, or if the log's newest entries are
+    gone, with 20 if WAL is missing. With
     --depth restore: 3 if an objective was missed, 28 if a check failed.
     """
     _refuse_nonsense(depth, sample, resume=resume)
+    expected = read_head(expect_head)
     if depth is Depth.RESTORE:
-        return _verify_restore(session, policy, label)
+        return _verify_restore(session, policy, label, expected)
     share = None if sample is None else _share(sample)
     loaded = session.policy(policy)
     repository = wiring.open_repository(loaded, session.secrets)
     if label is not None:
         label = repository.find(label).backup.label
     request = _request(label, depth, share, jobs or loaded.backup.jobs)
+    request = replace(request, expected=expected)
     begun = time.monotonic()
     found = _verify(session, loaded, repository, request, resume=resume)
     took = timedelta(seconds=time.monotonic() - begun)
@@ -120,12 +127,16 @@ def _refuse_nonsense(depth: Depth, sample: str | None, *, resume: bool) -> None:
         )
 
 
-def _verify_restore(session: Session, policy: str, label: str | None) -> int:
+def _verify_restore(
+    session: Session, policy: str, label: str | None, expected: LogHead | None
+) -> int:
+    from drkit.operations.heads import confirm_head
     from drkit.operations.verifying.restore import verify_restore
     from drkit.sites.rehearsal import rehearsal_site
 
     loaded = session.policy(policy)
     site = rehearsal_site(loaded, session.secrets)
+    confirm_head(site.repository, expected)
     done = verify_restore(site, label, session.progress)
     session.show(rehearsed_text(loaded.name, done), rehearsed_json(loaded.name, done))
     return done.exit_code
@@ -196,7 +207,7 @@ def _journal(
 
 
 def _text(found: Verification, took: timedelta, policy: str) -> str:
-    lines = [_headline(found, took, policy)]
+    lines = [*standing_lines(found.log, policy), _headline(found, took, policy)]
     for one in found.damage:
         lines += ["", *_damage(one)]
     if found.damage:
@@ -237,6 +248,8 @@ def _verdict(found: Verification) -> str:
     where = f"in {_count(len(found.labels), 'backup')} and their WAL"
     if found.damage:
         return f"{_count(len(found.damage), 'object')} DAMAGED {where}"
+    if found.log.alarms:
+        return f"THE LOG'S NEWEST ENTRIES ARE GONE; no damage {where}"
     if found.exit_code == Corrupt.exit_code:
         return f"DAMAGED, as found before; no other damage {where}"
     if found.exit_code:
@@ -283,6 +296,7 @@ def _json(found: Verification, took: timedelta, policy: str) -> dict[str, Any]:
         "policy": policy,
         "seconds": round(took.total_seconds(), 3),
         "time": found.time.isoformat(),
+        "log": standing_json(found.log),
         "sound": found.exit_code == 0,
         "exit_code": found.exit_code,
         "depth": str(request.depth),

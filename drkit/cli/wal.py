@@ -118,13 +118,21 @@ def status(
 ) -> int:
     """Show what WAL is archived: per timeline the first, the last, and gaps.
 
-    Exits with 3 if a segment is missing between others.
+    Exits with 3 if a segment is missing between others, with 15 if the log's newest
+    entries are gone.
     """
+    from drkit.cli.log_head import standing_json, standing_lines
+    from drkit.operations.heads import log_standing
     from drkit.operations.wal_status import wal_status
 
     loaded = session.policy(policy)
-    found = wal_status(wiring.open_repository(loaded, session.secrets))
-    session.show(_text(loaded.name, found), _json(loaded.name, found))
+    repository = wiring.open_repository(loaded, session.secrets)
+    standing = log_standing(repository)
+    found = wal_status(repository)
+    text = page([*standing_lines(standing, loaded.name), _text(loaded.name, found)])
+    session.show(text, {**_json(loaded.name, found), "log": standing_json(standing)})
+    if standing.alarms:
+        return standing.alarms[0].exit_code
     return OBJECTIVE_MISSED if found.has_gaps else 0
 
 

@@ -83,13 +83,15 @@ def cache_dir(environ: Mapping[str, str]) -> str | None:
         return chosen
     base = environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(base):
-        home = environ.get("HOME", "") or _home()
+        home = home_of(environ)
         base = os.path.join(home, ".cache") if os.path.isabs(home) else ""
     return os.path.join(base, "drkit") if base else None
 
 
-def _home() -> str:
+def home_of(environ: Mapping[str, str]) -> str:
     """Return the user's home: services are often started without HOME."""
+    if environ.get("HOME", ""):
+        return environ["HOME"]
     try:
         return pwd.getpwuid(os.geteuid()).pw_dir
     except KeyError:

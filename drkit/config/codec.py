@@ -33,6 +33,7 @@ from drkit.model.verification import (
     CheckName,
     Choice,
     Comparison,
+    TimestampAuthority,
     Tolerance,
     VerificationRules,
 )
@@ -60,6 +61,7 @@ _RECORDS: dict[str, Any] = {
         VerificationRules,
         Assertion,
         Tolerance,
+        TimestampAuthority,
         WalRules,
     )
 }

@@ -86,6 +86,11 @@ class Settings(BaseSettings):
     cache_dir: Annotated[str, AfterValidator(_absolute)] | None = Field(
         None, description="where checked policies are cached, instead of ~/.cache/drkit"
     )
+    state_dir: Annotated[str, AfterValidator(_absolute)] | None = Field(
+        None,
+        description="where the newest log entries seen are remembered, not in the "
+        "user's state directory",
+    )
     log_format: Annotated[Literal["text", "json"], BeforeValidator(_lower)] = Field(
         "text", description="text or json"
     )

@@ -19,6 +19,7 @@ from pydantic import (
 from drkit.config.fields import (  # noqa: TC001  pydantic reads them
     AbsolutePath,
     Duration,
+    EndpointUrl,
     Size,
 )
 from drkit.config.policy import default_jobs
@@ -29,6 +30,7 @@ from drkit.model.verification import (
     CheckName,
     Choice,
     Comparison,
+    TimestampAuthority,
     Tolerance,
     VerificationRules,
 )
@@ -157,6 +159,22 @@ class AssertionSection(Section):
         )
 
 
+class TimestampsSection(Section):
+    """An authority that stamps records with the time (RFC 3161)."""
+
+    authority: EndpointUrl = Field(
+        description="Where it is asked.", examples=["https://timestamp.example.com"]
+    )
+    roots: AbsolutePath = Field(
+        description="Its root certificates, in PEM.",
+        examples=["/etc/drkit/timestamp-roots.pem"],
+    )
+
+    def value(self) -> TimestampAuthority:
+        """Return it as a plain value."""
+        return TimestampAuthority(self.authority, self.roots)
+
+
 class VerificationSection(Section):
     """How backups are proven: restored into a scratch instance, and checked there."""
 
@@ -253,6 +271,18 @@ class VerificationSection(Section):
         examples=["1 day"],
     )
 
+    timestamps: TimestampsSection | None = Field(
+        None,
+        description="Who stamps each signed record with the time (RFC 3161), so that "
+        "its date is not the signer's word alone.",
+        examples=[
+            {
+                "authority": "https://timestamp.example.com",
+                "roots": "/etc/drkit/timestamp-roots.pem",
+            }
+        ],
+    )
+
     @field_validator("choose", "checks", "allow_missing")
     @classmethod
     def _once(cls, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -288,4 +318,5 @@ class VerificationSection(Section):
             allow_missing=frozenset(CheckName(name) for name in self.allow_missing),
             assertions=tuple(one.value() for one in self.assertions),
             every=self.every,
+            timestamps=None if self.timestamps is None else self.timestamps.value(),
         )

@@ -135,7 +135,8 @@ class Opener:
         head: the object's first HEADER_BYTES bytes, or more.
 
     Raises:
-        Corrupt: the header is not that of this object under this key.
+        Corrupt: the header is not that of this object under this key, or what is stored
+            of the DEK is damaged.
         KeyUnavailable: the DEK that the header names can't be had.
     """
 
@@ -165,8 +166,9 @@ class Opener:
             raise Corrupt(f"object {name} is sealed for another purpose than {purpose}")
         try:
             self.dek = dek_for(key_id)
-        except KeyUnavailable as error:
-            raise KeyUnavailable(
+        except (Corrupt, KeyUnavailable) as error:
+            kind = Corrupt if isinstance(error, Corrupt) else KeyUnavailable
+            raise kind(
                 f"object {name} can't be opened: {error.message}", hint=error.hint
             ) from error
         key = _ObjectKey(self.dek, lineage, name, salt)

@@ -67,6 +67,8 @@ class Standing:
         opened: when the cluster was set up in its repository.
         backups: that were in force then, oldest first.
         proven: by label, when a verification last restored a backup.
+        log_head: the newest log entry then, as its number and digest; a report that is
+            kept elsewhere shows that a repository was put back to an older state.
     """
 
     cluster: str
@@ -79,6 +81,7 @@ class Standing:
     pinned: frozenset[str]
     chain: ChainState
     opened: datetime | None = None
+    log_head: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,19 @@ class Assertion:
 
 
 @dataclass(frozen=True, slots=True)
+class TimestampAuthority:
+    """Who stamps records of evidence with the time.
+
+    Attributes:
+        authority: URL that it is asked at.
+        roots: path of the certificates that its stamps are held against, in PEM.
+    """
+
+    authority: str
+    roots: str
+
+
+@dataclass(frozen=True, slots=True)
 class VerificationRules:
     """How a policy wants its backups verified.
 
@@ -109,6 +122,7 @@ class VerificationRules:
         allow_missing: of these, those that a verification passes without, where they
             can't be made. Each that is not made is a deviation in the record.
         every: how often a verification is due; None: nobody promised.
+        timestamps: who stamps records of evidence; None: nobody does.
     """
 
     jobs: int = 1
@@ -124,6 +138,7 @@ class VerificationRules:
     )
     assertions: tuple[Assertion, ...] = field(default=())
     every: timedelta | None = None
+    timestamps: TimestampAuthority | None = None
 
     def accepts(self, checks: Iterable[Check]) -> bool:
         """Say whether checks prove the restore, as this policy wants it proven.

@@ -15,6 +15,7 @@ from drkit.errors import (
     UsageError,
     WalRefused,
 )
+from drkit.model.wal import valid_segment_size
 from drkit.postgres.files import open_regular, read_regular
 from drkit.postgres.walfile import LONG_HEADER, check_wal_file
 
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
     from drkit.repository.wal import WalArchive
 
 _CONTROL_FILE = "global/pg_control"
-_SYSTEM_IDENTIFIER_BYTES = 8  # what pg_control begins with, in the host's byte order
+# Of `ControlFileData`, in the host's byte order: what it begins with, and where
+# `xlog_seg_size` is, in all of versions 13 to 18.
+_SYSTEM_IDENTIFIER_BYTES = 8
+_SEGMENT_SIZE = slice(228, 232)
 _OUT_OF_SPACE = (28, 122)  # ENOSPC, EDQUOT
 
 
@@ -57,15 +61,28 @@ def segment_system_identifier(content: bytes) -> str | None:
 
 def cluster_system_identifier(directory: str = ".") -> str | None:
     """Return the system identifier of a data directory; None if it is none."""
+    start = _control(directory, _SYSTEM_IDENTIFIER_BYTES)
+    return None if start is None else str(int.from_bytes(start, "little"))
+
+
+def cluster_segment_size(directory: str = ".") -> int | None:
+    """Return how long a data directory's WAL segments are; None if it is none."""
+    start = _control(directory, _SEGMENT_SIZE.stop)
+    if start is None:
+        return None
+    size = int.from_bytes(start[_SEGMENT_SIZE], "little")
+    return size if valid_segment_size(size) else None
+
+
+def _control(directory: str, length: int) -> bytes | None:
+    """Return what a data directory's control file begins with."""
     try:
         control = os.path.join(directory, _CONTROL_FILE)
         with open(open_regular(control), "rb", buffering=0) as file:
-            start = file.read(_SYSTEM_IDENTIFIER_BYTES)
+            start = file.read(length)
     except OSError:
         return None
-    if len(start) < _SYSTEM_IDENTIFIER_BYTES:
-        return None
-    return str(int.from_bytes(start, "little"))
+    return start if len(start) == length else None
 
 
 def refuse_other_cluster(found: str | None, system_identifier: str) -> None:
@@ -106,10 +123,19 @@ def fetch_wal(
     """Write an archived WAL file to `destination`, which appears whole or not at all.
 
     Raises:
+        NotFound, UsageError, Corrupt: as `archived_wal`.
+        NoSpace, StorageError: the destination can't be written.
+    """
+    _write_whole(destination, archived_wal(archive, name, system_identifier))
+
+
+def archived_wal(archive: WalArchive, name: str, system_identifier: str) -> bytes:
+    """Return the content of an archived WAL file.
+
+    Raises:
         NotFound: it is proven not to be archived.
         UsageError: PostgreSQL never asks for such a name.
         Corrupt: what is archived is not what its name says.
-        NoSpace, StorageError: the destination can't be written.
     """
     from drkit.model.wal import WalFileName  # noqa: PLC0415  loaded by the archive
 
@@ -119,7 +145,7 @@ def fetch_wal(
         raise UsageError(str(error), hint="pass %f of restore_command") from None
     content = archive.get(file)
     _check_fetched(name, content, system_identifier)
-    _write_whole(destination, content)
+    return content
 
 
 def _check_fetched(name: str, content: bytes, system_identifier: str) -> WalFileFacts:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from drkit.errors import DrkitError, Locked, ObjectExists
 from drkit.model.log import Abandon, AttemptState
+from drkit.operations.whole import deleted_parts, is_whole
 from drkit.repository.lease import LEASE_FOR, RENEW_EVERY, Holder, Leases
 
 if TYPE_CHECKING:
@@ -82,7 +83,10 @@ def _release(leases: Leases, attempt: str, progress: Progress) -> None:
 
 
 def abandon_dead(repository: Repository, host: str, progress: Progress) -> None:
-    """Abandon attempts whose process is gone, and sweep what abandoned ones left."""
+    """Abandon attempts whose process is gone, and sweep what abandoned ones left.
+
+    The caller has confirmed the log's head. What may be a backup stays, and is told.
+    """
     state = repository.log.read()
     leases = Leases(repository.storage, repository.layout, repository.clock)
     held = leases.held(Holder.this(host))
@@ -91,10 +95,24 @@ def abandon_dead(repository: Repository, host: str, progress: Progress) -> None:
         leases.release(idle)  # it died before it began, or after it had ended
     for begin in state.running():
         if begin.attempt not in held and _is_dead(repository, begin, host):
+            if _told_to_stay(repository, begin, progress):
+                continue
             abandon(repository, begin.attempt, "its process is gone")
             leases.release(begin.attempt)
             progress.event("attempt abandoned", label=begin.label)
     _sweep_abandoned(repository, progress)
+
+
+def give_up(
+    repository: Repository, attempt: str, reason: str, progress: Progress
+) -> None:
+    """Abandon and sweep an attempt that has failed, unless it may have committed."""
+    known = repository.log.read().attempts.get(attempt)
+    if known is not None and known.state is AttemptState.RUNNING:
+        if _told_to_stay(repository, known.begin, progress):
+            return
+        abandon(repository, attempt, reason)
+    sweep_attempt(repository, attempt, progress)
 
 
 def abandon(repository: Repository, attempt: str, reason: str) -> None:
@@ -164,8 +182,41 @@ def _is_dead(repository: Repository, begin: Begin, host: str) -> bool:
     return repository.clock.now() - last_sign > _FORGET
 
 
+def _told_to_stay(repository: Repository, begin: Begin, progress: Progress) -> bool:
+    """Say, and tell, that what an attempt has stored may be a backup after all.
+
+    Its commit may be hidden, or parts of it. What is deleted, with all its versions,
+    can't be brought back; what stays costs storage.
+    """
+    where = (begin.label, begin.attempt)
+    deleted = deleted_parts(repository, *where)
+    if deleted:
+        why = f"{deleted[0]} was deleted or replaced, and the store still has it"
+    elif is_whole(repository, *where):
+        why = "it is whole, though the log has no commit of it"
+    else:
+        return False
+    cluster = repository.layout.cluster
+    progress.warning(
+        f"{begin.label} is not cleared away: {why}. See whether the log's newest "
+        f"entries are all there; if they are: drkit discard {cluster} {begin.label}",
+        label=begin.label,
+    )
+    return True
+
+
 def _sweep(repository: Repository, begin: Begin, progress: Progress) -> None:
-    """Delete all objects and leases; names only the attempt ever used."""
+    """Sweep an abandoned attempt, unless what is there may be a backup."""
+    if not _told_to_stay(repository, begin, progress):
+        delete_attempt(repository, begin, progress)
+
+
+def delete_attempt(repository: Repository, begin: Begin, progress: Progress) -> int:
+    """Delete all objects and leases, by names that only the attempt ever used.
+
+    Returns:
+        How many objects.
+    """
     prefix = repository.layout.backup(begin.label, begin.attempt)
     names = [info.name for info in repository.storage.list(prefix)]
     for purpose, key_id in begin.keys:
@@ -178,3 +229,4 @@ def _sweep(repository: Repository, begin: Begin, progress: Progress) -> None:
     )
     if names:
         progress.event("left-overs swept", label=begin.label, objects=len(names))
+    return len(names)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from drkit.errors import DrkitError
 from drkit.model.label import new_label
-from drkit.operations.attempts import abandon, abandon_dead, leased, sweep_attempt
+from drkit.operations.attempts import abandon_dead, give_up, leased
 from drkit.operations.backup_options import Begun
+from drkit.operations.heads import confirm_head
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,8 +40,9 @@ def take_backup(
         WalMissing: the WAL that it needs did not arrive; the backup is given up.
         AttemptFenced: another host declared this attempt dead, expired its parent, or
             finished a later backup before this one was in the log.
+        RolledBack: the log's newest entries are gone or hidden; nothing is written.
     """
-    repository.backups()
+    confirm_head(repository)
     abandon_dead(repository, options.host, progress)
     attempt = os.urandom(16).hex()
     with (
@@ -83,8 +85,8 @@ def _abandoned_on_failure(
         yield
     except BaseException as error:
         try:
-            abandon(repository, attempt, str(error) or type(error).__name__)
-            sweep_attempt(repository, attempt, progress)
+            reason = str(error) or type(error).__name__
+            give_up(repository, attempt, reason, progress)
         except DrkitError as other:
             progress.warning(
                 "could not clear away the failed backup; the next one will",

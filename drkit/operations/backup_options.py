@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from drkit.errors import DrkitError
     from drkit.model.backup import BackupSummary
+    from drkit.model.log_head import LogHead
     from drkit.operations.fingerprints.of_backup import (
         FingerprintTaken,
         FingerprintWanted,
@@ -65,9 +66,11 @@ class Taken:
         parent: the label that it builds on; None for a full.
         reason: why it is of its kind.
         fingerprint: what became of it; None if none was wanted.
+        head: of the log, behind its commit.
     """
 
     summary: BackupSummary
     parent: str | None
     reason: str
-    fingerprint: FingerprintTaken | None = None
+    fingerprint: FingerprintTaken | None
+    head: LogHead | None

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from drkit.errors import Corrupt, DrkitError, PostgresRefused
-from drkit.model.finding import Finding, State, failed, ok, skipped
+from drkit.model.finding import Finding, State, failed, ok, skipped, warning
 from drkit.operations import preflight
+from drkit.operations.heads import log_standing
 from drkit.operations.keys import Signing, check_keys
 from drkit.operations.roundtrip import wal_round_trip
 from drkit.operations.verifying.evidence import check_evidence
@@ -33,7 +34,13 @@ if TYPE_CHECKING:
     Look = Callable[["Subject", "_Found"], Iterator[Finding]]
 
 _NO_REPOSITORY = "the repository was not opened"
+_NO_LOG = "the log could not be read"
 _NO_SERVER = "the server was not reached"
+_STATE_HINT = (
+    "without it nobody here can tell a repository that was put back to an older state: "
+    "let DRKIT_STATE_DIR name a directory that belongs to this user, or to root, and "
+    "that nobody else can write to"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +163,42 @@ def _keys(subject: Subject, found: _Found) -> Iterator[Finding]:
         )
 
 
+def _head(_: Subject, found: _Found) -> Iterator[Finding]:
+    """Hold the log's head against what is known of it; the log must be readable."""
+    name = "log's head"
+    if found.repository is None:
+        yield skipped(name, _NO_REPOSITORY)
+        return
+    if _log_is_unreadable(found):
+        yield skipped(name, _NO_LOG)
+        return
+    standing = log_standing(found.repository)
+    for alarm in standing.alarms:
+        yield failed(name, alarm)
+    cluster = found.repository.layout.cluster
+    for label in standing.uncommitted:
+        yield warning(
+            name,
+            f"{label} is stored and whole, but the log has no commit of it",
+            "its backup died just before it, or newer log entries are gone; to delete "
+            f"it: drkit discard {cluster} {label}",
+        )
+    for note in standing.notes:
+        yield warning(name, note)
+    memory = found.repository.log.guard.memory
+    if memory.problem is not None:
+        yield warning(name, memory.problem, _STATE_HINT)
+    elif not standing.alarms:
+        yield ok(name, f"{standing.head}, and this host remembers it")
+
+
 def _evidence(_: Subject, found: _Found) -> Iterator[Finding]:
     """Hold the chain of evidence against the log, which must be readable."""
     if found.repository is None:
         yield skipped("evidence", _NO_REPOSITORY)
         return
-    if any(one.name == "log" and one.state is not State.OK for one in found.findings):
-        yield skipped("evidence", "the log could not be read")
+    if _log_is_unreadable(found):
+        yield skipped("evidence", _NO_LOG)
         return
     damage = check_evidence(found.repository)
     if damage is None:
@@ -175,6 +211,12 @@ def _evidence(_: Subject, found: _Found) -> Iterator[Finding]:
             "`drkit drill list` tells everything; restore what is missing from a copy"
         )
         yield failed("evidence", Corrupt(f"{damage.name} {damage.what}", hint=hint))
+
+
+def _log_is_unreadable(found: _Found) -> bool:
+    return any(
+        one.name == "log" and one.state is not State.OK for one in found.findings
+    )
 
 
 def _server(subject: Subject, found: _Found) -> Iterator[Finding]:
@@ -284,6 +326,7 @@ _CHECKS: dict[str, Look] = {
     "repository": _repository,
     "create-only": _create_only,
     "keys": _keys,
+    "log's head": _head,
     "evidence": _evidence,
     "server": _server,
     "settings": _settings,

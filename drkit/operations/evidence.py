@@ -9,13 +9,17 @@ from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
+from drkit.crypto.timestamp import stamped_at
 from drkit.errors import Corrupt, NoSpace, NotFound, UsageError
+from drkit.model.clock import CLOCKS_DIFFER
+from drkit.operations.timestamps import stored_timestamp, timestamp_path
 from drkit.repository.attestation import MAX_ENVELOPE, Signed, breaks, open_record
 from drkit.repository.evidence import read_chain
 from drkit.repository.report_attestation import lacking, open_report
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
+    from datetime import datetime
 
     from drkit.repository.evidence import Chain
     from drkit.repository.report_attestation import ReportStatement, SignedReport
@@ -42,12 +46,15 @@ class Verdict(NamedTuple):
     Attributes:
         signed: None where `problem` says why.
         hint: what to do about the problem, if that is known.
+        timestamp: an authority's time of it; None where there is none, or whom to
+            believe was not said.
     """
 
     path: str
     signed: Signed | None
     problem: str = ""
     hint: str | None = None
+    timestamp: datetime | None = None
 
 
 class ReportVerdict(NamedTuple):
@@ -118,7 +125,7 @@ def export_evidence(
     records = chain.records if every else (_one(repository, chain, sequence),)
     try:
         os.makedirs(directory, 0o755, exist_ok=True)
-        files = tuple(_write(directory, one) for one in records)
+        files = tuple(_write(directory, repository, one) for one in records)
     except OSError as error:
         raise _refused(directory, error) from error
     return Export(files, chain.doubts)
@@ -129,6 +136,7 @@ def verify_files(
     trusted: Collection[bytes] | None,
     clusters: Collection[str] = (),
     report: str | None = None,
+    roots: str | None = None,
 ) -> Verdicts:
     """Check records in files: signatures, structure, and the chain they make.
 
@@ -140,11 +148,16 @@ def verify_files(
         clusters: whose records they must be; any, if empty.
         report: path of a report's signature: all that it was made of must be there, and
             its own files, where they lie beside it, must be as they were signed.
+        roots: path of the certificates, in PEM, of authorities whose timestamps, beside
+            the files, are believed; None: timestamps are not looked at.
 
     Raises:
         NotFound, UsageError: a file is not there, or can't be read.
     """
     verdicts = tuple(_verify(path, trusted, clusters) for path in paths)
+    if roots is not None:
+        believed = _read(roots)
+        verdicts = tuple(_stamped(one, believed) for one in verdicts)
     sound = {one.signed.digest: one.signed for one in verdicts if one.signed}
     problems = list(_chain_problems(sound.values()))
     if report is None:
@@ -169,31 +182,40 @@ def _one(repository: Repository, chain: Chain, sequence: int | None) -> Signed:
     )
 
 
-def _write(directory: str, signed: Signed) -> ExportedFile:
+def _write(directory: str, repository: Repository, signed: Signed) -> ExportedFile:
+    """Write a record, and beside it an authority's timestamp, if it has one."""
     record = signed.record
     name = f"{record.cluster}-evidence-{record.sequence:010d}.dsse.json"
     path = os.path.join(os.path.abspath(directory), name)
+    _place(path, signed.envelope)
+    stamp = stored_timestamp(repository, record.sequence)
+    if stamp is not None:
+        _place(timestamp_path(path), stamp)
+    return ExportedFile(path, signed)
+
+
+def _place(path: str, content: bytes) -> None:
+    """Create a file; one that is there with this content is left as it is."""
     if os.path.lexists(path):
-        _refuse_other(path, signed)
-        return ExportedFile(path, signed)
+        _refuse_other(path, content)
+        return
     temporary = f"{path}.{os.urandom(4).hex()}.new"  # nobody can have put a link there
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     descriptor = os.open(temporary, flags, 0o644)
     try:
         with open(descriptor, "wb") as file:
-            file.write(signed.envelope)
+            file.write(content)
             file.flush()
             os.fsync(descriptor)
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
-    return ExportedFile(path, signed)
 
 
-def _refuse_other(path: str, signed: Signed) -> None:
+def _refuse_other(path: str, content: bytes) -> None:
     with open(path, "rb") as file:
-        if file.read(len(signed.envelope) + 1) == signed.envelope:
+        if file.read(len(content) + 1) == content:
             return
     raise UsageError(
         f"{path} is there already, with other content",
@@ -263,6 +285,23 @@ def _digest(path: str) -> str | None:
             f"{path} can't be read: {error.strerror}",
             hint="the report's files must be readable, or lie elsewhere",
         ) from error
+
+
+def _stamped(verdict: Verdict, roots: bytes) -> Verdict:
+    """Hold a record against the timestamp beside it; without one it stays as it is."""
+    path, signed = timestamp_path(verdict.path), verdict.signed
+    if signed is None or not os.path.exists(path):
+        return verdict
+    try:
+        time = stamped_at(path, _read(path), signed.envelope, roots)
+    except Corrupt as error:
+        return Verdict(verdict.path, None, error.message, error.hint)
+    if abs(time - signed.record.finished) > CLOCKS_DIFFER:
+        what = (
+            f"{verdict.path} says that it ended at {signed.record.finished}, and was "
+        )
+        return Verdict(verdict.path, None, f"{what}stamped at {time}")
+    return verdict._replace(timestamp=time)
 
 
 def _read(path: str) -> bytes:

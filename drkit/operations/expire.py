@@ -13,6 +13,7 @@ from drkit.model.log import AttemptState, ExpireDone, ExpireIntent, Unpin
 from drkit.operations.attempts import abandon_dead
 from drkit.operations.deleting import delete_all, delete_backup, needed_keys
 from drkit.operations.expire_wal import NothingToWrite, expire_wal
+from drkit.operations.heads import confirm_head
 from drkit.operations.retaining import catalog_of, needs_of, read_histories
 
 if TYPE_CHECKING:
@@ -98,8 +99,9 @@ def plan_expire(
     Raises:
         RepositoryMissing: this cluster was never set up here.
         ClockImplausible: `now` can't be right.
+        RolledBack: the log's newest entries are gone or hidden.
     """
-    repository.backups()
+    confirm_head(repository)
     if not accept_clock:
         refuse_clock(repository, now)
     state = repository.log.state
@@ -153,10 +155,13 @@ def execute_expire(
 
     Each chain's fate is judged again as its intent is written. Whatever interrupts
     this, running it again goes on where it stopped.
+
+    Raises:
+        RolledBack: the log's newest entries are gone or hidden; nothing is deleted.
     """
     done = Expired()
     progress.phase("backups")
-    repository.log.read()
+    confirm_head(repository)
     _delete(repository, sorted(repository.log.state.expiring, reverse=True), done)
     for chain in plan.chains:
         labels = _intend(repository, plan, chain)

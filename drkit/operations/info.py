@@ -9,6 +9,7 @@ from drkit.errors import Corrupt, KeyUnavailable
 from drkit.model.fate import fates
 from drkit.model.log import Begin
 from drkit.operations.forecasting import outlook_of_newest
+from drkit.operations.heads import log_standing
 from drkit.operations.known import known_losses
 from drkit.operations.retaining import catalog_of, read_histories
 from drkit.operations.wal_status import wal_status
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
     from drkit.errors import DrkitError
     from drkit.model.backup import BackupSummary
     from drkit.model.fate import Fate
+    from drkit.model.log_head import LogHead
     from drkit.model.objectives import Objectives
     from drkit.model.retention import Retention
     from drkit.operations.forecasting import Outlook
+    from drkit.operations.heads import LogStanding
     from drkit.operations.wal_status import WalStatus
     from drkit.repository.lease import Lease
     from drkit.repository.repository import Repository
@@ -73,6 +76,7 @@ class ClusterInfo:
     """Everything there is of a cluster.
 
     Attributes:
+        log: its head, and what speaks against its being the last one.
         restorable: empty if the archived WAL could not be looked into.
         blind: why it could not: without `keys.wal`, say, nothing can be restored.
         fates: what keeps each backup, or that it expires; empty without a retention.
@@ -84,6 +88,7 @@ class ClusterInfo:
     cluster: str
     repository: str
     lineage: str
+    log: LogStanding
     system_identifier: str
     time: datetime
     backups: tuple[BackupSummary, ...]
@@ -107,16 +112,19 @@ def cluster_info(
     objectives: Objectives,
     host: str,
     retention: Retention | None = None,
+    expected: LogHead | None = None,
 ) -> ClusterInfo:
     """Describe a cluster's part of the repository; needs no database.
 
     Args:
         host: this host's name, to tell which leases' processes can be looked for.
         retention: by which to say what keeps each backup.
+        expected: a head that the log must have had.
 
     Raises:
         RepositoryMissing: this cluster was never set up here.
     """
+    standing = log_standing(repository, expected)
     backups = tuple(commit.backup for commit in repository.backups())
     opened = repository.log.state.opened
     if opened is None:
@@ -131,6 +139,7 @@ def cluster_info(
         cluster=repository.layout.cluster,
         repository=repository.storage.url,
         lineage=repository.lineage.hex(),
+        log=standing,
         system_identifier=opened.system_identifier,
         time=now,
         backups=backups,

@@ -26,7 +26,12 @@ from drkit.postgres.control import read_control
 from drkit.postgres.facts import read_facts
 from drkit.postgres.fingerprint_rights import missing_grants
 from drkit.postgres.needed import Setting, needed_settings
-from drkit.postgres.readiness import read_role
+from drkit.postgres.readiness import (
+    OWN_ROLE,
+    login_lines,
+    making_a_role,
+    read_role,
+)
 from drkit.repository.identity import create_identity, prove_create_only
 from drkit.repository.layout import REPOSITORY, Layout
 
@@ -41,6 +46,8 @@ if TYPE_CHECKING:
     Owner = tuple[int, int]  # uid, gid
 
 SIGNING = "signing"
+_PLAIN_ROLE = re.compile(r"[a-z_][a-z0-9_]*")
+_NEWEST_NAMES = 150000  # of functions; which version it is, nobody knows before a login
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
@@ -111,6 +118,8 @@ class InitResult:
         kept: key files that were there and are used.
         log_opened: False if the cluster's log was open already.
         grants: SQL that the connection's role still needs.
+        role: SQL that makes a role of less rights, where that one is a superuser.
+        login: lines for files of the server, by which its user logs in as that role.
     """
 
     name: str
@@ -126,6 +135,8 @@ class InitResult:
     archive_command: str
     settings: tuple[Setting, ...]
     grants: tuple[str, ...]
+    role: tuple[str, ...]
+    login: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
@@ -169,6 +180,23 @@ def initialise(
     return _result(request, connection, facts, site, keys, lineage, opened)
 
 
+def explain_login(error: PostgresRefused, user: str, source: str) -> PostgresRefused:
+    """Return a refused login with what makes the role, should it not be there yet.
+
+    Args:
+        user: the role's name.
+    """
+    name = user if _PLAIN_ROLE.fullmatch(user) else '"' + user.replace('"', '""') + '"'
+    statements = " ".join(making_a_role(name, _NEWEST_NAMES, source))
+    lines = "; ".join(login_lines(name, source))
+    return PostgresRefused(
+        error.message,
+        hint=f"if there is no such role yet, let a superuser run in that database: "
+        f"{statements} For logins through the socket without a password, put in front "
+        f"of the other lines: {lines}; then reload the server",
+    )
+
+
 def _refuse_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         raise UsageError(
@@ -182,7 +210,10 @@ def _look_at(connection: Connection, request: InitRequest) -> ServerFacts:
     try:
         facts = read_facts(connection)
     except PostgresRefused as error:
-        grants = read_role(connection, request.source).statements
+        grants = (
+            *read_role(connection, request.source).statements,
+            *missing_grants(connection, Mode.SAMPLED),
+        )
         if not grants:
             raise
         raise PostgresRefused(
@@ -314,6 +345,8 @@ def _result(
     lineage: bytes,
     opened: bool,
 ) -> InitResult:
+    role = read_role(connection, request.source)
+    superuser, version = role.superuser, facts.version_num
     return InitResult(
         name=request.name,
         policy_path=site.policy_path,
@@ -330,9 +363,11 @@ def _result(
             connection, request.archive_command, site.policy_path, request.source
         ),
         grants=(
-            *read_role(connection, request.source).statements,
+            *role.statements,
             *missing_grants(connection, Mode.SAMPLED),
         ),
+        role=making_a_role(OWN_ROLE, version, request.source) if superuser else (),
+        login=login_lines(OWN_ROLE, request.source) if superuser else (),
         warnings=tuple(_warnings(request, facts, site)),
     )
 

@@ -63,7 +63,9 @@ def check_rights(connection: Connection, source: str) -> Finding:
             hint=f"let a superuser run: {' '.join(role.statements)}",
         )
         return failed("rights", error)
-    what = "a superuser" if role.superuser else "which may do all that is needed"
+    what = "which may do all that is needed"
+    if role.superuser:
+        what = "a superuser; README.md has a role with less rights that would do"
     return ok("rights", f"{role.name}, {what}")
 
 

@@ -29,10 +29,11 @@ from drkit.model.evidence import (
 )
 from drkit.model.log import Proven
 from drkit.model.manifest import CONTROL_FILE
-from drkit.model.owner import Owner
 from drkit.model.recovery import TargetKind
 from drkit.model.verification import CheckName
+from drkit.operations.archive import archived_wal
 from drkit.operations.forecasting import outlook_of_plan
+from drkit.operations.heads import confirm_head
 from drkit.operations.heartbeat import read_beat
 from drkit.operations.limited import Limited
 from drkit.operations.proving.checks import Subject, prove
@@ -40,10 +41,13 @@ from drkit.operations.rpo import check_beat, measure_rpo
 from drkit.operations.scratch.instance import scratch_instance, sweep_left_overs
 from drkit.operations.stage import Stage
 from drkit.operations.stopwatch import UNTIL_READY
+from drkit.operations.timestamps import stamp
 from drkit.postgres.control import read_control
+from drkit.postgres.target_directory import Owner
 from drkit.repository.chain import lineage
 from drkit.repository.evidence import append, head_digest
 from drkit.repository.fingerprint import fingerprint_of
+from drkit.repository.heads import head_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -93,8 +97,10 @@ def rehearse(site: Site, task: Task, progress: Progress) -> Rehearsed:
     Raises:
         NotFound: there is no backup, or no server of its version to run.
         Corrupt, KeyUnavailable: the chain of evidence can't be gone on with.
+        RolledBack: the log's newest entries are gone or hidden.
         Interrupted: a signal came; there is no record then, and nothing is left behind.
     """
+    confirm_head(site.repository)
     newest = _newest(site.repository)
     _need_evidence(site.repository)
     options = site.scratch(newest.server_version // 10000)
@@ -146,6 +152,8 @@ class _Run:
         except DrkitError as error:
             self.error = error
         self.deviations += scratch.deviations
+        if scratch.confined_by:
+            self.stage.notes.append(scratch.confined_by)
 
     def _recover(self, stage: Stage, scratch: Scratch, progress: Limited) -> None:
         watch = stage.watch
@@ -158,7 +166,11 @@ class _Run:
         self.restored = _restored(aim.repository, plan, None)
         begin, since = watch.elapsed(), stage.repository.clock.now()
         progress.phase("recover")
-        recovered = scratch.recover(progress.left())
+        wal = aim.repository.wal
+        system = plan.page_map.head.server.system_identifier
+        recovered = scratch.recover(
+            progress.left(), lambda name: archived_wal(wal, name, system)
+        )
         watch.recovery(begin, since, recovered)
         self.restored = _restored(aim.repository, plan, recovered)
         with watch.phase(READY):
@@ -286,6 +298,7 @@ class _Run:
                 f"{self._outcome()}: {self._summary()}"
             )
             raise
+        stamp(repository, place, self.site.rules, self.progress)
         record = made[-1]
         if record.outcome is not Outcome.FAILED and record.restored is not None:
             label = record.restored.label
@@ -325,8 +338,11 @@ class _Run:
             forecast=self.forecast,
             cleanup=self.cleanup,
             failure="" if self.error is None else _told(self.error),
-            notes=tuple(stage.notes),
+            notes=(*stage.notes, self._head()),
         )
+
+    def _head(self) -> str:
+        return f"the log's head was {head_of(self.site.repository.log.entries)}"
 
     def _actor(self) -> Actor:
         return Actor(

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, TypeVar
 from drkit.errors import UsageError
 from drkit.model.log import LogState
 from drkit.model.standing import ChainState, ClusterEvidence, Standing
+from drkit.operations.heads import log_standing
 from drkit.repository.evidence import read_chain
+from drkit.repository.heads import head_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from drkit.model.quarter import Quarter
     from drkit.model.standing import Rules
     from drkit.repository.evidence import Chain
+    from drkit.repository.log_entries import LoggedEntry
     from drkit.repository.repository import Repository
 
 Link = TypeVar("Link")
@@ -28,8 +31,9 @@ def gather_evidence(
 
     Backups, pins and proofs are those that the log has for the quarter's end, or for
     now while it runs: so a report of a past quarter is the same whenever it is made.
-    What is wrong with the chain of evidence is told; each record that is returned has
-    a signature that the policy trusts, and is of the time that it says.
+    What is wrong with the chain of evidence, or with the log that names its records, is
+    told; each record that is returned has a signature that the policy trusts, and is of
+    the time that it says.
 
     Raises:
         UsageError: the quarter has not begun.
@@ -41,7 +45,10 @@ def gather_evidence(
         raise UsageError(
             f"{quarter} has not begun", hint="give a quarter that has, such as 2026-Q1"
         )
+    alarms = log_standing(repository).alarms
     chain = read_chain(repository)
+    told = tuple(alarm.message for alarm in alarms)
+    chain = chain._replace(problems=(*told, *chain.problems))
     wrong = {one.sequence for one in chain.misdated}
     records = (one.record for one in chain.records)
     return ClusterEvidence(
@@ -69,6 +76,7 @@ def _standing(
         pinned=frozenset(state.pins),
         chain=_chain_state(chain, quarter),
         opened=repository.log.entries[0].time,
+        log_head=str(head_of(_entries_before(repository, quarter.end)) or ""),
     )
 
 
@@ -95,11 +103,15 @@ def _chain_state(chain: Chain, quarter: Quarter) -> ChainState:
 
 def _state_before(repository: Repository, end: datetime) -> LogState:
     """Return what the log said at a quarter's end."""
-    entries = repository.log.entries
     state = LogState()
-    for logged in _before(entries, [one.time for one in entries], end):
+    for logged in _entries_before(repository, end):
         state.apply(logged.entry)
     return state
+
+
+def _entries_before(repository: Repository, end: datetime) -> Sequence[LoggedEntry]:
+    entries = repository.log.entries
+    return _before(entries, [one.time for one in entries], end)
 
 
 def _before(

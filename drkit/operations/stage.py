@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
     from drkit.model.evidence import Check, RecordKind
     from drkit.model.objectives import Objectives
-    from drkit.model.owner import Owner
     from drkit.model.recovery import RecoveryTarget
     from drkit.model.verification import VerificationRules
     from drkit.operations.limited import Limited
     from drkit.operations.restore import RestorePlan
     from drkit.operations.scratch.instance import Recovered, Scratch, ScratchOptions
+    from drkit.postgres.target_directory import Owner
     from drkit.repository.repository import Repository
 
 
@@ -46,7 +46,6 @@ class Site:
     repository: Repository
     overlay: Callable[[Collection[str], Collection[str]], Repository]
     scratch: Callable[[int], ScratchOptions]
-    restore_command: str
     rules: VerificationRules
     objectives: Objectives
     jobs: int
@@ -125,7 +124,7 @@ class Stage:
             tablespaces={},
             tablespaces_in=os.path.dirname(scratch.tablespace_place(0)),
             jobs=site.jobs,
-            restore_command=site.restore_command,
+            restore_command=scratch.restore_command,
             owner=self.owner,
         )
         plan = plan_restore(aim.repository, request)

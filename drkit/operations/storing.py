@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from threading import Event
 from typing import TYPE_CHECKING
 
 from drkit import __version__, workers
 from drkit.crypto.keys import new_dek
-from drkit.errors import AttemptFenced
+from drkit.errors import AttemptFenced, DrkitError, NoSpace, RolledBack, StorageError
 from drkit.model.backup import BackupSummary
 from drkit.model.head import ManifestHead, ParentRef
 from drkit.model.label import BackupKind, new_label
-from drkit.model.log import Begin, Commit
+from drkit.model.log import AttemptState, Begin, Commit
 from drkit.operations.backup_options import Taken
 from drkit.operations.fingerprints.attempt import Copy
 from drkit.operations.fingerprints.of_backup import fingerprinting, keep_fingerprint
 from drkit.operations.manifest import make_manifest
 from drkit.operations.parent import choose_parent
 from drkit.operations.waiting import wait_for_wal
+from drkit.repository.heads import head_of
 from drkit.repository.manifests import write_manifest
 from drkit.repository.packing import (
     Packed,
@@ -29,7 +32,7 @@ from drkit.repository.packing import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from drkit.crypto.keys import Dek
     from drkit.model.backup import ManifestRef
@@ -93,7 +96,8 @@ def store_backup(
     progress.phase("commit")
     summary = _commit(repository, attempt, _with(manifest, fingerprint), copied)
     label = attempt.parent.label if attempt.parent else None
-    return Taken(summary, label, attempt.reason, fingerprint)
+    head = head_of(repository.log.entries)
+    return Taken(summary, label, attempt.reason, fingerprint, head)
 
 
 def _begin(
@@ -303,11 +307,51 @@ def _commit(
     copied: Copied,
 ) -> BackupSummary:
     name = repository.layout.manifest(attempt.label, attempt.attempt)
-    reference = write_manifest(repository, name, manifest, attempt.manifest_key)
-    summary = _summary(manifest, reference, copied)
-    commit = Commit(attempt.attempt, reference, summary)
-    repository.log.append(lambda _: commit)
+    with _taken_back_on_failure(repository, attempt.attempt, name) as writing:
+        reference = write_manifest(repository, name, manifest, attempt.manifest_key)
+        summary = _summary(manifest, reference, copied)
+        commit = Commit(attempt.attempt, reference, summary)
+
+        def decide(_: LogState) -> Entry:
+            writing.set()
+            return commit
+
+        repository.log.append(decide)
     return summary
+
+
+@contextmanager
+def _taken_back_on_failure(
+    repository: Repository, attempt: str, manifest: str
+) -> Iterator[Event]:
+    """Delete the manifest if the block fails and has certainly written no commit.
+
+    Nobody else can know that, and what has a manifest and its packs is never swept.
+    The block sets the event when it begins to write the commit.
+    """
+    writing = Event()
+    try:
+        yield writing
+    except BaseException as error:
+        if _is_certain(error, writing=writing.is_set()):
+            _take_back(repository, attempt, manifest)
+        raise
+
+
+def _is_certain(error: BaseException, *, writing: bool) -> bool:
+    """Say whether no commit was written, nor can still come to be, after an error."""
+    if isinstance(error, RolledBack):
+        return False  # nothing is deleted then
+    if isinstance(error, StorageError):
+        return not (writing and error.transient)
+    return not writing or isinstance(error, AttemptFenced | NoSpace)
+
+
+def _take_back(repository: Repository, attempt: str, manifest: str) -> None:
+    with suppress(DrkitError):  # of the store, which has failed already
+        state = repository.log.read().attempts[attempt].state
+        if state is not AttemptState.COMMITTED:
+            repository.storage.delete(manifest)
 
 
 def _summary(

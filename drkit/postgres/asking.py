@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from psycopg import pq
+from psycopg import errors, pq
 
 from drkit.errors import PostgresRefused
 from drkit.model.verification import Comparison
@@ -24,11 +24,12 @@ _OPERATORS = {
     Comparison.AT_LEAST: ">=",
     Comparison.AT_MOST: "<=",
 }
-# Names are found as in a session of anybody's; values are written the same everywhere.
+# Names are found as in a session of anybody's, and views are read; that comes last. How
+# values are written is the same in every session.
 _PREPARE = """
-    SET LOCAL search_path TO DEFAULT; SET LOCAL TimeZone TO 'UTC';
-    SET LOCAL DateStyle TO 'ISO, YMD'; SET LOCAL IntervalStyle TO 'postgres';
-    SET LOCAL extra_float_digits TO 1; SET LOCAL row_security TO off
+    SELECT set_config(name, '', true) FROM pg_settings
+        WHERE name = 'restrict_nonsystem_relation_kind';
+    SET LOCAL constraint_exclusion TO DEFAULT; SET LOCAL search_path TO DEFAULT
 """
 
 
@@ -61,8 +62,14 @@ def ask(connection: Connection, statement: str, seconds: float) -> Answer:
         connection.cursor() as cursor,
     ):
         # in a pipeline the protocol itself takes no more than one statement
-        with connection.pipeline():
-            cursor.execute(statement.encode())
+        try:
+            with connection.pipeline():
+                cursor.execute(statement.encode())
+        except errors.InsufficientPrivilege as error:
+            raise PostgresRefused(
+                f"PostgreSQL answered: {error.diag.message_primary}",
+                hint="it is asked as a role that may read everything, and do no more",
+            ) from None
         return _only(cursor.pgresult)
 
 
@@ -86,9 +93,9 @@ def holds(
 def _reading(connection: Connection, seconds: float) -> Iterator[None]:
     connection.query("BEGIN READ ONLY")
     try:
-        connection.query(_PREPARE)
         milliseconds = max(int(seconds * 1000), 1)
         connection.query(f"SET LOCAL statement_timeout = {milliseconds}")
+        connection.query(_PREPARE)
         yield
     finally:
         if not connection.closed:

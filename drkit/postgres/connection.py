@@ -17,6 +17,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from drkit.errors import PostgresRefused, PostgresUnreachable, UsageError
 from drkit.postgres.peer import acting_as, socket_owner
+from drkit.postgres.session_settings import pin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,22 +40,6 @@ _PARAMETERS = {
     "keepalives_count": "4",
     "tcp_user_timeout": "60000",
 }
-
-# A backup holds one session for hours. Servers and roles may limit sessions; those
-# limits would end it half-way. Names that a version lacks are left out.
-_SESSION = {
-    "statement_timeout": "0",
-    "lock_timeout": "0",
-    "idle_in_transaction_session_timeout": "0",
-    "idle_session_timeout": "0",
-    "transaction_timeout": "0",
-    "search_path": "pg_catalog",
-}
-_PREPARE_SESSION = """
-    SELECT pg_backend_pid(), count(set_config(wanted.name, wanted.value, false))
-    FROM unnest(%s::text[], %s::text[]) AS wanted (name, value)
-    JOIN pg_catalog.pg_settings USING (name)
-"""
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
@@ -271,10 +256,8 @@ def _prepare_session(connection: Connection) -> None:
     version = connection.version()
     if version < OLDEST_VERSION:
         raise PostgresRefused(f"PostgreSQL {version // 10000} is too old: 13 is needed")
-    wanted = (list(_SESSION), list(_SESSION.values()))
-    backend, _ = connection.query(_PREPARE_SESSION, wanted)[0]
     # A pooler makes up the process id it gives its clients, for their cancel requests.
-    if backend != connection.info.backend_pid:
+    if pin(connection) != connection.info.backend_pid:
         raise PostgresRefused(
             f"a connection pooler answers at {_place(connection)}: a backup lives and "
             "dies with one server session",

@@ -7,46 +7,43 @@ TOAST keeps apart. The hash is by bytes, whatever the collation.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from drkit.model.fingerprint import Content, SequenceState
+from drkit.model.fingerprint import Content
 from drkit.model.fingerprint_stable import Block, digest
 from drkit.postgres.connection import translated
+from drkit.postgres.fingerprint_guard import (
+    BUSY,
+    CODE,
+    CODED,
+    UNHELD,
+    trusted,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from drkit.postgres.connection import Connection
+    from drkit.postgres.fingerprint_guard import Guard
 
 FORBIDDEN = "the role may not read it: grant it pg_read_all_data"
 """Why a table is not read, where more rights would help."""
 
-BUSY = "somebody was changing it, and kept everybody else out"
-"""Why a table is not read that could be at another moment."""
-
-_SESSION = {
-    "DateStyle": "ISO, YMD",
-    "IntervalStyle": "postgres",
-    "TimeZone": "UTC",
-    "bytea_output": "hex",
-    "extra_float_digits": "1",
-    "lc_monetary": "C",
-    "lc_numeric": "C",
-    "jit": "off",  # compiling takes longer than a sample
-    "row_security": "off",  # an error instead of missing rows
-    "lock_timeout": "2s",  # a backup must not wait for somebody's ALTER TABLE
-    "quote_all_identifiers": "off",
-    "xmlbinary": "base64",
-    "search_path": "pg_catalog",  # names of objects are written out in full
-}
+# Beside what every session has: a backup must not wait for somebody's ALTER TABLE, and
+# compiling takes longer than a sample.
+_LOCK_TIMEOUT = "2s"
+_PREPARE = f"""
+    SET lock_timeout = '{_LOCK_TIMEOUT}'; SET jit = off;
+    SET default_transaction_read_only = on
+"""
 
 _DATABASES = """
     SELECT datname::text, datallowconn FROM pg_database ORDER BY datname
 """
 # With the two catalogs that hold large objects. A table being dropped has no size, and
 # one being altered would be waited for.
-_TABLES = """
+_TABLES = f"""
     WITH changing AS MATERIALIZED (
         SELECT relation FROM pg_locks
         WHERE %s AND locktype = 'relation' AND mode = 'AccessExclusiveLock'
@@ -57,39 +54,40 @@ _TABLES = """
         CASE WHEN c.relkind = 'f' OR busy THEN 0
             ELSE coalesce(pg_relation_size(c.oid), 0)
             / current_setting('block_size')::int END,
-        c.relkind <> 'f' AND has_table_privilege(c.oid, 'SELECT'), busy
+        c.relkind <> 'f' AND has_table_privilege(c.oid, 'SELECT'), busy,
+        current_setting('is_superuser') = 'on'
+            AND NOT ({trusted("c.relowner")} AND {trusted("n.nspowner")}),
+        c.oid IN ({CODED}), pg_is_in_recovery()
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
         LATERAL (SELECT c.oid IN (SELECT relation FROM changing) AS busy) AS b
     WHERE c.relkind IN ('r', 'm', 'f') AND n.nspname !~ '^pg_(toast|temp)'
         AND (c.oid >= 16384 OR c.oid IN ('pg_catalog.pg_largeobject'::regclass,
             'pg_catalog.pg_largeobject_metadata'::regclass))
     ORDER BY 1
-"""
-# Without OFFSET the row would be made into text twice.
+"""  # noqa: S608  made of constants
+# As text by record_out, which is what a cast does; but a type's owner can make casts,
+# and those would be taken. An alias with an asterisk is the whole row, even if a column
+# has the alias's name. A sample can be taken of tables only: whatever else has come to
+# bear the name is refused. Without OFFSET the row would be made into text twice.
 _ROWS = """
-    SELECT {columns} FROM (
-        SELECT "drkit row".ctid AS place, "drkit row"::text COLLATE "C" AS content
-        FROM ONLY {table} AS "drkit row" {sample} OFFSET 0) AS r {group}
+    DECLARE drkit_rows NO SCROLL CURSOR FOR SELECT {columns} FROM (
+        SELECT seen.ctid AS place,
+            pg_catalog.textin(pg_catalog.record_out(seen.*)) COLLATE "C" AS content
+        FROM ONLY {table} AS seen
+            TABLESAMPLE pg_catalog.system ({percent!r}) REPEATABLE ({seed})
+        OFFSET 0) AS r {group}
 """
 _SUMS = (
     "count(*), coalesce(sum(hashtextextended(content, 0)), 0), "
     "coalesce(sum(hashtextextended(content, 6148914691236517205)), 0)"
 )
+_FREE = nullcontext()
 _BLOCK = "(place::text::point)[0]::bigint"
 
-# pg_sequences hides the values of those that the role may not read
-_SEQUENCES = """
-    SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname), s.seqincrement,
-        s.seqcache, s.seqcycle, s.seqstart, has_sequence_privilege(c.oid, 'SELECT')
-    FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid
-        JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relpersistence = 'p' ORDER BY 1
-"""
 _SETTLED = """
     SELECT pg_current_wal_flush_lsn() >= %s::pg_lsn AND NOT EXISTS
         (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep')
 """
-_AT_ONCE = 200  # sequences that are asked for in one statement
 
 
 class Table(NamedTuple):
@@ -99,11 +97,14 @@ class Table(NamedTuple):
         name: qualified and quoted.
         blocks: its length, in blocks.
         lockable: whether LOCK TABLE takes it, which refuses materialized views.
+        guarded: whether it takes a guard to read it: it is somebody else's, and this a
+            superuser's session.
     """
 
     name: str
     blocks: int
     lockable: bool
+    guarded: bool
 
 
 class Moment(NamedTuple):
@@ -114,12 +115,8 @@ class Moment(NamedTuple):
 
 
 def prepare(connection: Connection) -> None:
-    """Set whatever has a say in how values are written as text."""
-    statement = """
-        SELECT count(set_config(wanted.name, wanted.value, false))
-        FROM unnest(%s::text[], %s::text[]) AS wanted (name, value)
-    """
-    connection.query(statement, (list(_SESSION), list(_SESSION.values())))
+    """Keep a session from writing and from waiting long."""
+    connection.query(_PREPARE)
 
 
 @contextmanager
@@ -139,26 +136,26 @@ def databases(connection: Connection) -> tuple[list[str], list[str]]:
 
 
 def tables(
-    connection: Connection, *, patient: bool = False
+    connection: Connection, *, alone: bool = False
 ) -> tuple[list[Table], dict[str, str]]:
     """Return the tables with rows to compare, and those without, and why.
 
     Args:
-        patient: also those that somebody keeps locked; who reads them waits.
+        alone: nobody else is there, as in a restored copy: also those that are locked,
+            which who reads them waits for, and those that hold somebody's code.
     """
     found: list[Table] = []
     unread: dict[str, str] = {}
-    for name, kind, persistence, populated, blocks, readable, busy in connection.query(
-        _TABLES, (not patient,)
-    ):
+    for row in connection.query(_TABLES, (not alone,)):
+        name, kind, persistence, populated, blocks, readable, busy, *risk = row
+        lockable = kind == "r" and not name.startswith("pg_catalog.")
         reason = _reason(kind, persistence, populated, readable)
-        if busy and not reason:
-            reason = BUSY
+        if not reason and not alone:
+            reason = BUSY if busy else _risk(lockable, *risk)
         if reason:
             unread[name] = reason
         else:
-            own = not name.startswith("pg_catalog.")
-            found.append(Table(name, blocks, kind == "r" and own))
+            found.append(Table(name, blocks, lockable, risk[0]))
     return found, unread
 
 
@@ -174,19 +171,32 @@ def _reason(kind: str, persistence: str, populated: bool, readable: bool) -> str
     return ""
 
 
-def read_whole(connection: Connection, table: str) -> Content:
+def _risk(lockable: bool, guarded: bool, coded: bool, standby: bool) -> str:
+    if coded:
+        return CODE
+    return UNHELD if guarded and (standby or not lockable) else ""
+
+
+def read_whole(connection: Connection, table: Table, guard: Guard) -> Content:
     """Return the content of a whole table.
 
     Raises:
         PostgresRefused: it could not be read.
     """
-    statement = _ROWS.format(columns=_SUMS, table=table, sample="", group="")
-    row = _rows(connection, statement)[0]
+    statement = _ROWS.format(
+        columns=_SUMS, table=table.name, percent=100.0, seed=0, group=""
+    )
+    row = _rows(connection, table, statement, guard)[0]
     return Content(row[0], digest(Block(*map(int, row))))
 
 
 def read_blocks(
-    connection: Connection, table: str, percent: float, seed: int, seconds: float = 0
+    connection: Connection,
+    table: Table,
+    guard: Guard,
+    percent: float,
+    seed: int,
+    seconds: float = 0,
 ) -> dict[int, Block]:
     """Return rows and hashes of chosen blocks; the choice hangs on no block's content.
 
@@ -198,54 +208,38 @@ def read_blocks(
     Raises:
         PostgresRefused: the table could not be read.
     """
-    sample = f"TABLESAMPLE SYSTEM ({percent!r}) REPEATABLE ({seed})"
     statement = _ROWS.format(
-        columns=f"{_BLOCK}, {_SUMS}", table=table, sample=sample, group="GROUP BY 1"
+        columns=f"{_BLOCK}, {_SUMS}",
+        table=table.name,
+        percent=percent,
+        seed=seed,
+        group="GROUP BY 1",
     )
     return {
         row[0]: Block(*map(int, row[1:]))
-        for row in _rows(connection, statement, seconds)
+        for row in _rows(connection, table, statement, guard, seconds)
     }
 
 
 def _rows(
-    connection: Connection, statement: str, seconds: float = 0
+    connection: Connection,
+    table: Table,
+    declaration: str,
+    guard: Guard,
+    seconds: float = 0,
 ) -> list[tuple[Any, ...]]:
-    """Run a statement that may fail without harm to the transaction's snapshot."""
+    """Run a statement that may fail without harm to the transaction's snapshot.
+
+    It is planned when its cursor is declared, and that alone is guarded.
+    """
     with translated(connection), connection.transaction():
         if seconds:
             connection.query(f"SET LOCAL statement_timeout = {_milliseconds(seconds)}")
-        return connection.execute(statement.encode()).fetchall()
-
-
-def sequences(
-    connection: Connection,
-) -> tuple[dict[str, SequenceState], dict[str, str]]:
-    """Return how far each sequence has come, and those that can't be read, and why."""
-    rows = connection.query(_SEQUENCES)
-    readable = [row for row in rows if row[5]]
-    hidden = {
-        row[0]: "the role may not read the sequence" for row in rows if not row[5]
-    }
-    states: dict[str, SequenceState] = {}
-    for begin in range(0, len(readable), _AT_ONCE):
-        states |= _states(connection, readable[begin : begin + _AT_ONCE])
-    return states, hidden
-
-
-def _states(
-    connection: Connection, rows: Sequence[tuple[Any, ...]]
-) -> dict[str, SequenceState]:
-    statement = " UNION ALL ".join(
-        f"SELECT {number}, last_value, is_called FROM {row[0]}"  # noqa: S608
-        for number, row in enumerate(rows)
-    )
-    states = {}
-    for number, last, called in _rows(connection, statement):
-        name, increment, cache, cycle = rows[number][:4]
-        reached = last if called else last - increment
-        states[name] = SequenceState(reached, reached, increment, cache, cycle)
-    return states
+        with guard.over_table(connection, table.name) if table.guarded else _FREE:
+            connection.execute(declaration.encode())
+        found = connection.execute("FETCH ALL FROM drkit_rows").fetchall()
+        connection.execute("CLOSE drkit_rows")
+        return found
 
 
 def begin(connection: Connection, names: Sequence[str], seconds: float) -> None:
@@ -263,7 +257,7 @@ def begin(connection: Connection, names: Sequence[str], seconds: float) -> None:
     connection.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     connection.query(f"SET LOCAL lock_timeout = {_milliseconds(seconds)}")
     _lock(connection, names, "ACCESS SHARE")
-    connection.query(f"SET LOCAL lock_timeout = '{_SESSION['lock_timeout']}'")
+    connection.query(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
     connection.query("SAVEPOINT held")
 
 

@@ -12,19 +12,27 @@ from contextlib import contextmanager
 from datetime import UTC
 from typing import TYPE_CHECKING, NamedTuple
 
-from psycopg import errors, sql
+from psycopg import errors
 
 from drkit.errors import PostgresRefused
 from drkit.model.lsn import Lsn
 from drkit.postgres.connection import translated
+from drkit.postgres.heartbeat_table import (
+    CREATE_TABLE,
+    TABLE,
+    look,
+    quoted_role,
+    refuse_foreign,
+    refuse_surplus,
+    schema_is_there,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
     from drkit.postgres.connection import Connection
-
-TABLE = "drkit.heartbeat"
+    from drkit.postgres.heartbeat_table import Found
 
 # A timer and every backup wait for it, so it waits for nobody for long; not for a
 # synchronous standby either, since it says what the primary has.
@@ -36,35 +44,24 @@ _SETTINGS = """
 _STATE = """
     SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only') = 'on'
 """
-_CREATE_TABLE = """
-    CREATE TABLE drkit.heartbeat (
-        id smallint PRIMARY KEY CHECK (id = 1),
-        written_at timestamptz NOT NULL,
-        lsn pg_lsn NOT NULL,
-        host text NOT NULL,
-        nonce text NOT NULL
-    ) WITH (fillfactor = 10)
-"""
 _COMMENT = """
     COMMENT ON TABLE drkit.heartbeat IS
         'Written by drkit heartbeat; read back after a restore to tell its data age'
 """
 # One at a time: IF NOT EXISTS does not keep two from creating the same at once.
 _ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtext('drkit.heartbeat'))"
-_HAS_SCHEMA = "SELECT count(*) > 0 FROM pg_namespace WHERE nspname = 'drkit'"
-# Triggers, rules and policies run with the rights of whoever writes: only those of an
-# owner who could do anything anyway, or of drkit's own role, may run with drkit's.
-_TABLE = """
-    SELECT c.relkind::text, c.relpersistence::text, o.rolname,
-        o.rolsuper OR o.rolname = current_user,
-        (SELECT count(*) FROM pg_attribute AS a JOIN
-            (VALUES ('id', 'int2'), ('written_at', 'timestamptz'), ('lsn', 'pg_lsn'),
-                ('host', 'text'), ('nonce', 'text')) AS wanted (name, type)
-            ON a.attname = wanted.name AND a.atttypid = wanted.type::regtype
-            WHERE a.attrelid = c.oid AND NOT a.attisdropped) = 5
-    FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-        JOIN pg_roles AS o ON o.oid = c.relowner
-    WHERE n.nspname = 'drkit' AND c.relname = 'heartbeat'
+_LOCK = f"LOCK TABLE ONLY {TABLE} IN {{mode}} MODE"
+# Nobody may alter the table or put it elsewhere; see `fingerprint_guard`.
+_HOLD = f"""
+    LOCK TABLE pg_catalog.pg_namespace IN SHARE MODE;
+    LOCK TABLE ONLY {TABLE} IN SHARE UPDATE EXCLUSIVE MODE
+"""
+_COULD_DO_ALL = "SELECT current_setting('is_superuser') = 'on', pg_is_in_recovery()"
+# Event triggers are called by what replicates only if they ask for it; from version 17
+# on no session of drkit's calls any.
+_AS_A_REPLICA = """
+    SELECT set_config('session_replication_role', 'replica', true)
+    WHERE current_setting('is_superuser') = 'on'
 """
 _WRITE = """
     INSERT INTO drkit.heartbeat AS h (id, written_at, lsn, host, nonce)
@@ -92,16 +89,6 @@ class Beat(NamedTuple):
     nonce: str
 
 
-class _Table(NamedTuple):
-    """What the catalog says of `drkit.heartbeat`."""
-
-    kind: str
-    persistence: str
-    owner: str
-    trusted: bool
-    known_columns: bool
-
-
 def has_table(connection: Connection) -> bool:
     """Say whether this database has a heartbeat.
 
@@ -109,7 +96,7 @@ def has_table(connection: Connection) -> bool:
         PostgresRefused: it has something else of that name.
         PostgresUnreachable: the connection was lost.
     """
-    return _table(connection) is not None
+    return look(connection) is not None
 
 
 def refuse_unless_writable(connection: Connection) -> None:
@@ -137,19 +124,22 @@ def create(connection: Connection) -> bool:
         PostgresUnreachable: the connection was lost.
     """
     refuse_unless_writable(connection)
-    role, database = _role(connection), connection.info.dbname
+    role, database = quoted_role(connection), connection.info.dbname
     hint = (
         f"let a superuser run in database {database}: CREATE SCHEMA IF NOT EXISTS "
         f"drkit; ALTER SCHEMA drkit OWNER TO {role}; then run this again"
     )
-    with _writing(connection, hint):
+    with _transaction(connection, hint):
         connection.query(_ONE_AT_A_TIME)
-        if has_table(connection):
+        connection.query(_AS_A_REPLICA)
+        there = schema_is_there(connection)
+        if there and has_table(connection):
             return False
-        if not connection.query(_HAS_SCHEMA)[0][0]:
+        if not there:
             connection.execute("CREATE SCHEMA drkit")
-        connection.execute(_CREATE_TABLE)
+        connection.execute(CREATE_TABLE)
         connection.execute(_COMMENT)
+        _refuse_unsafe(connection, look(connection))
     return True
 
 
@@ -162,19 +152,9 @@ def write(connection: Connection, host: str) -> Beat:
         PostgresUnreachable: the connection was lost.
     """
     refuse_unless_writable(connection)
-    table = _table(connection)
-    if table is None:
-        raise PostgresRefused(
-            f"database {connection.info.dbname} has no table {TABLE}",
-            hint="make it with `drkit heartbeat POLICY --create`",
-        )
-    if not table.trusted:
-        raise PostgresRefused(
-            f"{TABLE} belongs to {table.owner}, whose triggers would run with the "
-            f"rights of {connection.info.user}",
-            hint=f"ALTER TABLE {TABLE} OWNER TO {_role(connection)};",
-        )
-    with _writing(connection, _grants(connection)):
+    with _transaction(connection, _grants(connection)):
+        _lock(connection, "ROW EXCLUSIVE")
+        _refuse_unsafe(connection, look(connection))
         cursor = connection.execute(_WRITE, (host, os.urandom(16).hex()))
         return _beat(*cursor.fetchall()[0])
 
@@ -188,40 +168,58 @@ def read(connection: Connection) -> Beat | None:
     """
     if not has_table(connection):
         return None
-    with translated(connection), _explained(_grants(connection)):
+    with _transaction(connection, _grants(connection)):
+        _lock(connection, "ACCESS SHARE")
+        _hold_for_reading(connection)
         rows = connection.execute(_READ).fetchall()
     return _beat(*rows[0]) if rows else None
+
+
+def _lock(connection: Connection, mode: str) -> None:
+    """Keep everybody from altering the table while this transaction lasts."""
+    try:
+        connection.execute(_LOCK.format(mode=mode).encode())
+    except (errors.UndefinedTable, errors.InvalidSchemaName):
+        raise PostgresRefused(
+            f"database {connection.info.dbname} has no table {TABLE}",
+            hint="make it with `drkit heartbeat POLICY --create`",
+        ) from None
+    except errors.WrongObjectType:
+        look(connection)
+        raise
+
+
+def _refuse_unsafe(connection: Connection, found: Found | None) -> None:
+    """Refuse to write to a table that is not drkit's, and only that."""
+    if found is None:
+        raise PostgresRefused(f"{TABLE} was dropped just now", hint="try again")
+    refuse_foreign(connection, found)
+    refuse_surplus(connection, found)
+
+
+def _hold_for_reading(connection: Connection) -> None:
+    """Look that reading runs nobody's code, also where the table is somebody else's.
+
+    So it is where a restored copy of another role's is looked at.
+    """
+    found = look(connection)
+    superuser, standby = connection.query(_COULD_DO_ALL)[0]
+    if superuser and found is not None and not found.trusted:
+        if standby:
+            refuse_foreign(connection, found)
+        connection.execute(_HOLD.encode())
+        found = look(connection)
+    if found is None:
+        raise PostgresRefused(f"{TABLE} was dropped just now", hint="try again")
+    refuse_surplus(connection, found)
 
 
 def _beat(written_at: datetime, lsn: str, host: str, nonce: str) -> Beat:
     return Beat(written_at.astimezone(UTC), Lsn.parse(lsn), host, nonce)
 
 
-def _table(connection: Connection) -> _Table | None:
-    """Look at the table; a view of that name would run its owner's code as us.
-
-    Raises:
-        PostgresRefused: there is something else of that name.
-    """
-    rows = connection.query(_TABLE)
-    if not rows:
-        return None
-    table = _Table(*rows[0])
-    if (table.kind, table.known_columns) != ("r", True):
-        raise PostgresRefused(
-            f"{TABLE} in database {connection.info.dbname} is not drkit's table",
-            hint="rename it, or set heartbeat.database in the policy to another one",
-        )
-    if table.persistence != "p":
-        raise PostgresRefused(
-            f"{TABLE} is unlogged, so that no restore brings it back",
-            hint=f"ALTER TABLE {TABLE} SET LOGGED;",
-        )
-    return table
-
-
 @contextmanager
-def _writing(connection: Connection, rights: str) -> Iterator[None]:
+def _transaction(connection: Connection, rights: str) -> Iterator[None]:
     """Run a transaction that is over soon, whatever is in its way."""
     with translated(connection), _explained(rights), connection.transaction():
         connection.query(_SETTINGS)
@@ -242,18 +240,14 @@ def _explained(rights: str) -> Iterator[None]:
         raise PostgresRefused(message, hint=rights) from None
     except (errors.LockNotAvailable, errors.QueryCanceled) as error:
         raise PostgresRefused(
-            f"the heartbeat was not written: {error.diag.message_primary}",
+            f"the heartbeat was not come by: {error.diag.message_primary}",
             hint=f"look in pg_locks at who holds {TABLE}, such as a VACUUM FULL",
         ) from None
 
 
 def _grants(connection: Connection) -> str:
-    role = _role(connection)
+    role = quoted_role(connection)
     return (
         f"let a superuser run in database {connection.info.dbname}: GRANT USAGE ON "
         f"SCHEMA drkit TO {role}; GRANT SELECT, INSERT, UPDATE ON {TABLE} TO {role};"
     )
-
-
-def _role(connection: Connection) -> str:
-    return sql.Identifier(connection.info.user).as_string(connection)

@@ -43,7 +43,14 @@ class Interruptible:
             PostgresUnreachable: no server answered, or it was interrupted.
             PostgresRefused: the login was refused.
         """
-        connection = self._connect(database)
+        return self.adopt(self._connect(database))
+
+    def adopt(self, connection: Connection) -> Connection:
+        """Take in a session that was opened elsewhere.
+
+        Raises:
+            PostgresUnreachable: it was interrupted.
+        """
         # a descriptor of its own: the session's may be closed, and used by others
         line = socket.socket(fileno=os.dup(connection.fileno()))
         with self._lock:

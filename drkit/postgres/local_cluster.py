@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from drkit.model.head import ServerDescription
-    from drkit.model.owner import Owner
     from drkit.model.timeline import TimelineHistory
     from drkit.postgres.facts import ServerFacts
 
@@ -22,7 +21,6 @@ class LocalCluster:
         facts: of the server that runs on `data_directory`.
         server: the same server, as the manifest describes it.
         history: of the timeline that it is on.
-        owner: whom root acts as in `data_directory`; None where this is not root.
         audit_every: how often each file that seems unchanged is compared in full.
     """
 
@@ -30,5 +28,4 @@ class LocalCluster:
     server: ServerDescription
     history: TimelineHistory
     data_directory: str
-    owner: Owner | None
     audit_every: timedelta

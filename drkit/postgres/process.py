@@ -77,11 +77,13 @@ def run(
     timeout: float | None = None,
     cwd: str | None = None,
     raising: type[DrkitError] | None = DrkitError,
+    name: str = "",
 ) -> Completed:
     """Run a command to its end.
 
     Args:
         argv: the program and its arguments; never a secret among them.
+        name: of the program for messages; by default the first of `argv`.
         identity: whom to run it as, from `drop_to`.
         env: the whole environment of the command.
         stdin: what it reads from its standard input.
@@ -93,7 +95,7 @@ def run(
         DrkitError: the command can't be executed, ran too long, or (as `raising`)
             failed; the message holds the end of its standard error.
     """
-    failure = raising or DrkitError
+    failure, name = raising or DrkitError, os.path.basename(name or argv[0])
     process = spawn(argv, identity=identity, env=env, cwd=cwd)
     with process:
         try:
@@ -101,11 +103,11 @@ def run(
         except BaseException as error:
             kill_group(process)
             if isinstance(error, subprocess.TimeoutExpired):
-                raise _timed_out(argv, timeout, process, failure) from None
+                raise _timed_out(name, timeout, process, failure) from None
             raise
     done = Completed(tuple(argv), process.returncode, stdout, stderr)
     if raising is not None and done.returncode != 0:
-        raise raising(f"{_name(argv)} {_ending(done.returncode)}{tail(stderr)}")
+        raise raising(f"{name} {_ending(done.returncode)}{tail(stderr)}")
     return done
 
 
@@ -116,6 +118,7 @@ def spawn(
     env: Mapping[str, str] = DEFAULT_ENVIRONMENT,
     cwd: str | None = None,
     output: int = subprocess.PIPE,
+    keep: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Start a command in a process group of its own and return at once.
 
@@ -126,6 +129,7 @@ def spawn(
         cwd: its working directory; by default `/`.
         output: a file descriptor for both its outputs; by default two pipes, and a
             third one to its standard input.
+        keep: other file descriptors that it inherits.
 
     Raises:
         DrkitError: the program can't be executed.
@@ -140,6 +144,7 @@ def spawn(
             env=dict(env),
             cwd=cwd or "/",
             start_new_session=True,
+            pass_fds=tuple(keep),
             **identity.popen_options(),
         )
     except OSError as error:
@@ -250,17 +255,13 @@ def _can_read(account: Account, path: str) -> bool:
 
 
 def _timed_out(
-    argv: Sequence[str],
+    name: str,
     timeout: float | None,
     process: subprocess.Popen[bytes],
     failure: type[DrkitError],
 ) -> DrkitError:
     _, stderr = process.communicate()
-    return failure(f"{_name(argv)} did not end within {timeout:g} s{tail(stderr)}")
-
-
-def _name(argv: Sequence[str]) -> str:
-    return os.path.basename(argv[0])
+    return failure(f"{name} did not end within {timeout:g} s{tail(stderr)}")
 
 
 def _ending(returncode: int) -> str:

@@ -42,6 +42,7 @@ _OLD_START_STOP = (
     "pg_stop_backup(boolean, boolean)",
 )
 _ALSO = ("pg_switch_wal()", "pg_create_restore_point(text)")
+_READS_ALL_SINCE = 140000
 
 
 class Role(NamedTuple):
@@ -54,6 +55,52 @@ class Role(NamedTuple):
     name: str
     superuser: bool
     statements: tuple[str, ...]
+
+
+OWN_ROLE = "drkit"
+"""What a role that is made for drkit is called, if nobody says otherwise."""
+
+
+def making_a_role(name: str, version: int, source: str) -> tuple[str, ...]:
+    """Return SQL that makes a role with the least rights that do for backups.
+
+    It is for the database that the policy's URL names: rights on functions are of one
+    database, and so is the schema of the heartbeat.
+
+    Args:
+        name: as SQL takes it.
+        version: as in 160004.
+        source: `local` or `stream`.
+    """
+    replication = " REPLICATION" if source == "stream" else ""
+    reading = ", pg_read_all_data" if version >= _READS_ALL_SINCE else ""
+    return (
+        f"CREATE ROLE {name} LOGIN{replication};",
+        f"GRANT pg_monitor{reading} TO {name};",
+        *(
+            f"GRANT EXECUTE ON FUNCTION pg_catalog.{function} TO {name};"
+            for function in _functions(version, source)
+        ),
+        f"CREATE SCHEMA drkit AUTHORIZATION {name};",
+    )
+
+
+def login_lines(name: str, source: str) -> tuple[str, ...]:
+    """Return what lets a server's own user log in as a role, without a password.
+
+    Each line begins with the file that it goes into; in `pg_hba.conf` the first line
+    that fits counts.
+    """
+    lines = [f"pg_hba.conf: local all {name} peer map={OWN_ROLE}"]
+    if source == "stream":
+        lines.append(f"pg_hba.conf: local replication {name} peer map={OWN_ROLE}")
+    return (*lines, f"pg_ident.conf: {OWN_ROLE} postgres {name}")
+
+
+def _functions(version: int, source: str) -> tuple[str, ...]:
+    if source != "local":
+        return _ALSO
+    return (*(_START_STOP if version >= 150000 else _OLD_START_STOP), *_ALSO)
 
 
 class ArchiverStatus(NamedTuple):
@@ -119,10 +166,7 @@ def read_role(connection: Connection, source: str) -> Role:
     statements = []
     if not settings:
         statements.append(f"GRANT pg_monitor TO {quoted};")
-    old = connection.info.server_version < 150000
-    functions = list(_ALSO)
-    if source == "local":
-        functions[:0] = _OLD_START_STOP if old else _START_STOP
+    functions = _functions(connection.version(), source)
     granted = connection.query(
         _FUNCTIONS, ([f"pg_catalog.{one}" for one in functions],)
     )

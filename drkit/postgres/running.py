@@ -58,6 +58,18 @@ def processes_below(directory: str) -> list[int]:
     return [pid for pid, at in _processes() if _works_below(at, directory)]
 
 
+def processes_of(uid: int) -> list[int]:
+    """Return every process of a user."""
+    return [pid for pid, at in _processes() if _owner(os.path.dirname(at)) == uid]
+
+
+def _owner(place: str) -> int | None:
+    try:
+        return os.stat(place).st_uid
+    except OSError:
+        return None
+
+
 def _works_below(at: str, directory: str) -> bool:
     try:
         place = os.path.join(os.readlink(at), "")
@@ -121,8 +133,6 @@ def _answers(lines: list[str]) -> bool:
         asked.settimeout(_PATIENCE)
         try:
             asked.connect(path)
-        except PermissionError:
-            return True  # it may be served, for others
         except OSError:
             return False
     return True

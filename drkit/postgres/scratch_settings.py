@@ -79,6 +79,7 @@ _ISOLATING = {
 _ISOLATING_SINCE = {
     "archive_library": (15, ""),
     "event_triggers": (17, "off"),
+    "io_method": (18, "worker"),  # io_uring would go around the filter of calls
     "summarize_wal": (17, "off"),
     "sync_replication_slots": (17, "off"),
 }
@@ -96,6 +97,10 @@ _CALM = {
     "autovacuum": "off",  # what is looked at stays as it was restored
     "cluster_name": "drkit-scratch",
     "dynamic_shared_memory_type": "mmap",  # files of its own, gone with the rest
+    "min_dynamic_shared_memory": "0",
+    "shared_memory_type": "mmap",  # of System V's only what tells that it runs
+    "unix_socket_group": "",
+    "unix_socket_permissions": "0777",  # as `drkit.postgres.sandbox.seccomp` knows it
     "huge_pages": "off",  # those of this host are reserved for somebody
     "jit": "off",
     "restart_after_crash": "off",
@@ -184,6 +189,15 @@ def session_settings(major: int) -> dict[str, str]:
     line, but not over the session's own wish.
     """
     return _SESSION | ({"event_triggers": "off"} if major >= 17 else {})
+
+
+def reader_settings(major: int) -> dict[str, str]:
+    """Return what a role that is no superuser gets from one: it may not ask for it.
+
+    What belongs to a role wins over what belongs to a database.
+    """
+    given = _HONEST | {"session_preload_libraries": ""}
+    return given | ({"event_triggers": "off"} if major >= 17 else {})
 
 
 def _limits(control: ControlFile) -> dict[str, str]:

@@ -21,13 +21,15 @@ from drkit.postgres import process
 from drkit.postgres.configuration import quote_setting
 from drkit.postgres.control import ClusterState, read_control
 from drkit.postgres.files import NotRegular, read_text
+from drkit.postgres.sandbox.confinement import Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
     from drkit.postgres.binaries import ServerBinaries
-    from drkit.postgres.process import Account, Completed
+    from drkit.postgres.process import Account, Completed, Identity
+    from drkit.postgres.sandbox.confinement import Confined, Confinement
 
 StopMode = Literal["smart", "fast", "immediate"]
 
@@ -84,7 +86,8 @@ class ThrowawayServer:
             configuration files, and `ALTER SYSTEM` can't change them.
         keep: leave the private directory behind at the end.
         account: whom the server runs as; by default this user, or as root `postgres`.
-        launcher: words that go before the server's own, of a program that becomes it.
+        confinement: what the server and its programs are given; None: all that their
+            user has. Everything of somebody else's cluster runs confined.
         environment: what the server and its commands get beside a bare environment.
     """
 
@@ -94,20 +97,12 @@ class ThrowawayServer:
     settings: dict[str, str] = field(default_factory=dict)
     keep: bool = False
     account: Account = field(default_factory=process.server_account)
-    launcher: tuple[str, ...] = ()
+    confinement: Confinement | None = None
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
-        self._identity = process.drop_to(
-            self.account,
-            reach=(
-                self.binaries.tool("postgres"),
-                sys.executable,
-                os.__file__,
-                os.path.join(*drkit.__path__, "errors.py"),
-            ),
-        )
+        self._confined: Confined | None = None
         self.directory = _private_directory(self.base, self.account)
         self.data_directory = self.data_directory or f"{self.directory}/data"
         self.log_path = f"{self.directory}/server.log"
@@ -178,22 +173,33 @@ class ThrowawayServer:
         """
         if self.running:
             raise DrkitError(f"a server runs already in {self.data_directory}")
-        argv = [*self.launcher, self.binaries.tool("postgres")]
-        argv += ["-D", self.data_directory]
+        argv = [self.binaries.tool("postgres"), "-D", self.data_directory]
         for name, value in (self._own_settings() | self.settings).items():
             argv += ["-c", f"{name}={value}"]
         descriptor = os.open(
             self.log_path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600
         )
         try:
-            self._process = process.spawn(
-                argv,
-                identity=self._identity,
-                env=process.DEFAULT_ENVIRONMENT | dict(self.environment),
-                output=descriptor,
-            )
+            self._process = self._spawn(argv, descriptor)
         finally:
             os.close(descriptor)
+
+    def _spawn(self, argv: list[str], output: int) -> subprocess.Popen[bytes]:
+        if self.confinement is not None:
+            self._confined = self.confinement.start(argv, output)
+            return self._confined.outer
+        environment = process.DEFAULT_ENVIRONMENT | dict(self.environment)
+        return process.spawn(
+            argv, identity=self._identity, env=environment, output=output
+        )
+
+    @property
+    def _identity(self) -> Identity:
+        """How programs get to be the server's user, where they are not confined."""
+        drkit_itself = os.path.join(*drkit.__path__, "errors.py")
+        server = self.binaries.tool("postgres")
+        reach = (server, sys.executable, os.__file__, drkit_itself)
+        return process.drop_to(self.account, reach)
 
     def wait_until_primary(self, timeout: float = 60) -> None:
         """Wait until recovery has ended and the server takes writes.
@@ -229,9 +235,15 @@ class ThrowawayServer:
             self.wait_until_stopped(timeout)
 
     def kill(self) -> None:
-        """End the server and every process it started with SIGKILL, as a crash does."""
+        """End the server and every process it started with SIGKILL, as a crash does.
+
+        A confined one's launcher does that, and is killed only where it does not.
+        """
         if self._process is None:
             return
+        if self._confined is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_PATIENCE)
         children = _children(self._process.pid) if self.running else []
         process.kill_group(self._process)
         for child in children:  # each leads a session, so that it is a group as well
@@ -266,6 +278,11 @@ class ThrowawayServer:
             DrkitError: it failed; the message holds the end of its output.
         """
         argv = [self.binaries.tool(name), *arguments]
+        if self.confinement is not None:
+            confinement = self.confinement
+            if name != "postgres":
+                confinement = confinement.as_a_client
+            return confinement.run(argv, timeout, raising)
         return process.run(
             argv, identity=self._identity, timeout=timeout, raising=raising
         )
@@ -279,7 +296,15 @@ class ThrowawayServer:
     def pid(self) -> int:
         """The process id of the postmaster that was started last."""
         assert self._process is not None, "the server was never started"
-        return self._process.pid
+        return self.report.process
+
+    @property
+    def report(self) -> Report:
+        """What is known of the postmaster, and of what confines it."""
+        if self._confined is not None:
+            return self._confined.report
+        pid = 0 if self._process is None else self._process.pid
+        return Report(process=pid, inside=pid)
 
     @property
     def url(self) -> str:
@@ -321,8 +346,8 @@ class ThrowawayServer:
             text = read_text(f"{self.data_directory}/postmaster.pid")
         except (FileNotFoundError, NotRegular):
             return False
-        lines = text.splitlines()
-        return len(lines) >= 8 and lines[0] == str(self.pid) and "ready" in lines[7]
+        lines, own = text.splitlines(), str(self.report.inside)
+        return len(lines) >= 8 and lines[0] == own and "ready" in lines[7]
 
     def _is_primary(self) -> bool:
         path = f"{self.data_directory}/global/pg_control"

@@ -98,6 +98,7 @@ def _evidence(clusters: Sequence[ClusterReport], digest: str) -> Iterator[Block]
             ("records up to then", str(one.chain.records)),
             ("SHA-256 of the newest of them", one.chain.head or "none"),
             ("state of the chain", _state(one.chain)),
+            ("head of the repository's log then", one.log_head or "none"),
             *(("signed by", key) for key in one.chain.signers),
             *(("trusted by the policy", key) for key in one.trusted),
         ]

@@ -138,6 +138,7 @@ def cluster_report(evidence: ClusterEvidence, quarter: Quarter) -> ClusterReport
         notes=tuple(_notes(rules, current)),
         chain=standing.chain,
         trusted=rules.trusted,
+        log_head=standing.log_head,
     )
 
 

@@ -225,6 +225,7 @@ class ClusterReport:
         digests: SHA-256 of their signed envelopes, in hex, in the same order.
         last_proven: when a restore was last proven up to the quarter's end.
         in_force: schedule, retention and what else the policy rules.
+        log_head: the newest entry of the repository's log up to the quarter's end.
     """
 
     cluster: str
@@ -244,6 +245,7 @@ class ClusterReport:
     notes: tuple[str, ...]
     chain: ChainState
     trusted: tuple[str, ...]
+    log_head: str = ""
 
     @property
     def drills(self) -> tuple[Record, ...]:

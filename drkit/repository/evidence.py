@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from drkit import workers
 from drkit.errors import Corrupt, KeyUnavailable, ObjectExists, ObjectNotFound
 from drkit.model.log import Evidence, Proven
+from drkit.repository import limits
 from drkit.repository.attestation import (
     MAX_ENVELOPE,
     NOTHING,
@@ -167,6 +168,20 @@ def newest_records(repository: Repository, count: int) -> list[Record]:
     ]
 
 
+def read_record(repository: Repository, sequence: int) -> Signed:
+    """Return one record whose signature and place are right.
+
+    Raises:
+        Corrupt: it is missing, or not a record of this place.
+    """
+    found = _read(repository, sequence)
+    if isinstance(found, Signed):
+        return found
+    name = repository.layout.evidence_record(sequence)
+    what = found.what if isinstance(found, _Bad) else f"record {name} is missing"
+    raise Corrupt(what, hint=_COPY)
+
+
 def head_digest(repository: Repository) -> str:
     """Return the newest record's digest; empty if there is none."""
     sequence, previous = _end(repository, anchor=False)
@@ -241,7 +256,7 @@ def _read(repository: Repository, sequence: int) -> _Found:
     name = repository.layout.evidence_record(sequence)
     find = repository.keyring.finder("catalog")
     try:
-        data = repository.storage.get(name)
+        data = repository.storage.get(name, limit=limits.sealed(MAX_ENVELOPE))
         plain = unseal(find, repository.lineage, name, "catalog", data, MAX_ENVELOPE)
         signed = open_record(f"record {name}", plain, repository.log.identity.trusted)
     except ObjectNotFound:

@@ -14,6 +14,7 @@ from drkit.crypto.sealing import MAX_FRAMES
 from drkit.errors import Corrupt, ObjectNotFound
 from drkit.model import members
 from drkit.model.label import is_attempt, label_time
+from drkit.repository import limits
 from drkit.repository.objects import Sealing, seal, unseal
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from drkit.repository.repository import Repository
 
 _FORMAT = 1
-_MAX_FINDINGS = 64 << 20
 
 
 class DamagedPack(NamedTuple):
@@ -105,7 +105,7 @@ def read_finding(repository: Repository, name: str) -> Findings:
         Corrupt: they are damaged.
         ObjectNotFound: there are none of that name.
     """
-    return _open(repository, name, repository.storage.get(name))
+    return _open(repository, name)
 
 
 def write_findings(
@@ -138,10 +138,12 @@ def stretches(frames: Iterable[int]) -> tuple[tuple[int, int], ...]:
     return tuple(found)
 
 
-def _open(repository: Repository, name: str, data: bytes) -> Findings:
+def _open(repository: Repository, name: str) -> Findings:
     find = repository.keyring.finder("catalog")
     try:
-        plain = unseal(find, repository.lineage, name, "catalog", data, _MAX_FINDINGS)
+        data = repository.storage.get(name, limit=limits.sealed(limits.FINDINGS))
+        lineage = repository.lineage
+        plain = unseal(find, lineage, name, "catalog", data, limits.FINDINGS)
         found = members.parse_object(plain)
         if (found["drkit"], found["format"]) != ("findings", _FORMAT):
             raise ValueError("it is of another kind or format")

@@ -9,6 +9,7 @@ from drkit.errors import Corrupt, ObjectNotFound
 from drkit.model.fingerprint import FingerprintRef
 from drkit.model.fingerprint_json import dump, load
 from drkit.model.lsn import Lsn
+from drkit.repository import limits
 from drkit.repository.objects import Sealing, seal, unseal
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from drkit.model.head import ManifestHead
     from drkit.repository.repository import Repository
 
-_MAX_FINGERPRINT = 1 << 30
 _HINT = (
     "the backup itself can still be restored; what it held is proven without it only "
     "by your own checks, or by a new backup"
@@ -64,13 +64,13 @@ def read_fingerprint(repository: Repository, reference: FingerprintRef) -> Finge
     """
     name = reference.name
     try:
-        data = repository.storage.get(name)
+        data = repository.storage.get(name, limit=reference.size)
     except ObjectNotFound:
         raise Corrupt(f"fingerprint {name} is missing", hint=_HINT) from None
     if hashlib.sha256(data).hexdigest() != reference.sha256:
         raise Corrupt(f"fingerprint {name} is not what was stored", hint=_HINT)
     find = repository.keyring.finder("catalog")
-    plain = unseal(find, repository.lineage, name, "catalog", data, _MAX_FINGERPRINT)
+    plain = unseal(find, repository.lineage, name, "catalog", data, limits.FINGERPRINT)
     try:
         return load(plain)
     except (ValueError, KeyError, TypeError) as error:

@@ -19,6 +19,7 @@ from drkit.errors import (
     StorageError,
 )
 from drkit.model import members
+from drkit.repository import limits
 from drkit.repository.layout import REPOSITORY
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def read_lineage(storage: Storage) -> bytes:
         RepositoryMissing: there is none, or it has another format.
     """
     try:
-        data = storage.get(REPOSITORY)
+        data = storage.get(REPOSITORY, limit=limits.IDENTITY)
     except ObjectNotFound:
         raise RepositoryMissing(
             f"there is no drkit repository at {storage.url}",
@@ -92,7 +93,8 @@ def prove_create_only(storage: Storage, name: str) -> None:
         refused = True
     else:
         refused = False
-    kept = hashlib.sha256(storage.get(name)).digest() == hashlib.sha256(first).digest()
+    there = storage.get(name, limit=limits.PROBE)
+    kept = hashlib.sha256(there).digest() == hashlib.sha256(first).digest()
     storage.delete(name)
     if not (refused and kept):
         raise StorageError(

@@ -21,6 +21,7 @@ from drkit.errors import (
 )
 from drkit.model import members
 from drkit.model.objects import WrappedKey
+from drkit.repository import limits
 from drkit.repository.layout import REPOSITORY
 
 if TYPE_CHECKING:
@@ -131,7 +132,8 @@ class Keyring:
             Corrupt: not such an object, or not the one of that name.
             ObjectNotFound: there is none.
         """
-        return decode_key(name, self._storage.get(name), self._lineage)
+        data = self._storage.get(name, limit=limits.WRAPPED_KEY)
+        return decode_key(name, data, self._lineage)
 
     def generations(
         self, purpose: str, key_id: bytes
@@ -168,7 +170,7 @@ class Keyring:
             Corrupt: it holds no key id.
             ObjectNotFound: there is none.
         """
-        text = self._storage.get(pointer)
+        text = self._storage.get(pointer, limit=limits.WAL_DAY)
         if _KEY_ID.match(text) is None:
             raise Corrupt(f"object {pointer} holds no key id")
         return bytes.fromhex(text.decode("ascii"))

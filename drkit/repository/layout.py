@@ -29,9 +29,13 @@ class Layout(NamedTuple):
         """Name an entry of the log."""
         return f"{self.log()}{sequence:010d}"
 
+    def log_blocks(self) -> str:
+        """Return the prefix of copies of the log's entries."""
+        return f"{self.cluster}/log-blocks/"
+
     def log_block(self, first: int) -> str:
         """Name the copies of the entries from a sequence number on."""
-        return f"{self.cluster}/log-blocks/{first:010d}"
+        return f"{self.log_blocks()}{first:010d}"
 
     def keys(self, purpose: str = "") -> str:
         """Return the prefix of wrapped DEKs, of one purpose or of all."""
@@ -115,6 +119,10 @@ class Layout(NamedTuple):
     def evidence_record(self, sequence: int) -> str:
         """Name a record of evidence."""
         return f"{self.evidence()}{sequence:010d}"
+
+    def timestamp(self, sequence: int) -> str:
+        """Name an authority's timestamp of a record of evidence."""
+        return f"{self.cluster}/timestamps/{sequence:010d}"
 
     def probes(self) -> str:
         """Return the prefix of proofs that a put creates only."""

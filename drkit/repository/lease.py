@@ -14,8 +14,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drkit.errors import ObjectNotFound
+from drkit.errors import ObjectNotFound, TooLong
 from drkit.model import members
+from drkit.repository import limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -130,8 +131,8 @@ class Leases:
     def _read(self, name: str) -> Lease | None:
         """Return a lease; None if it was released, or is not worth work to save."""
         try:
-            return _decode(name, self._storage.get(name))
-        except (ObjectNotFound, ValueError, KeyError):
+            return _decode(name, self._storage.get(name, limit=limits.LEASE))
+        except (ObjectNotFound, TooLong, ValueError, KeyError):
             return None
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from drkit.errors import AttemptFenced, Corrupt, KeyUnavailable, ObjectExists
 from drkit.model.log import LogState
+from drkit.repository.heads import Forgetful, HeadGuard
 from drkit.repository.log_blocks import ENTRIES, LogBlocks
 from drkit.repository.log_entries import LogEntries, Void
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from drkit.crypto.keys import Dek
     from drkit.model.log import Entry
-    from drkit.protocols import Clock, Storage
+    from drkit.protocols import Clock, HeadMemory, Storage
     from drkit.repository.keyring import Keyring
     from drkit.repository.layout import Layout
     from drkit.repository.log_entries import EntryCopy, LoggedEntry, LogIdentity
@@ -37,6 +38,7 @@ class Log:
         void: what lies at names behind the newest entry and is no entry.
         strays: names among the log's own that no entry can have.
         broken: why nothing behind the last entry is believed, where one can't be.
+        guard: knows whether the head that was read is the last one there was.
     """
 
     def __init__(
@@ -47,9 +49,11 @@ class Log:
         keyring: Keyring,
         identity: LogIdentity,
         clock: Clock,
+        memory: HeadMemory | None = None,
     ) -> None:
         self._storage = storage
         self._layout = layout
+        self.guard = HeadGuard(storage, layout, lineage, keyring, memory or Forgetful())
         self.identity = identity
         self._clock = clock
         self._objects = LogEntries(storage, layout, lineage, keyring, identity)
@@ -70,6 +74,11 @@ class Log:
     def head(self) -> int:
         """The number of the newest entry that was read; -1 if there is none."""
         return self.entries[-1].sequence if self.entries else -1
+
+    @property
+    def behind(self) -> range:
+        """The names behind the head: those that are void, and the first free one."""
+        return range(self.head + 1, self.head + 2 + len(self._passed))
 
     def read(self) -> LogState:
         """Read every entry that has come since the last call; return the state.
@@ -115,9 +124,13 @@ class Log:
         Raises:
             AttemptFenced: the state machine does not allow the entry.
             Corrupt: the log can't be believed, or was read in part.
+            RolledBack: the log's newest entries are gone or hidden.
         """
         while True:
-            entry = decide(self.read())
+            known = self.guard.memory.recall()
+            self.read()
+            self.guard.confirm(known, self)
+            entry = decide(self.state)
             refusal = self.state.refusal(entry)
             if refusal is not None:
                 raise AttemptFenced(
@@ -131,6 +144,7 @@ class Log:
             # it been changed meanwhile, so that another writer used them, that shows.
             self.read()
             self._store_blocks()
+            self.guard.remember(self)
             for logged in reversed(self.entries):
                 if logged.sequence == sequence:
                     return logged

@@ -11,6 +11,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from drkit.errors import DrkitError
+from drkit.repository import limits
 from drkit.repository.log_entries import EntryCopy
 from drkit.repository.objects import Sealing, seal, unseal
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 ENTRIES = 256
 _HEAD = struct.Struct("<I16s")  # length of the plaintext, id of the entry's DEK
-_MAX_BLOCK = 512 << 20
 
 
 class LogBlocks:
@@ -46,8 +46,8 @@ class LogBlocks:
         name = self._layout.log_block(first)
         find = self._keyring.finder("catalog")
         try:
-            data = self._storage.get(name)
-            plain = unseal(find, self._lineage, name, "catalog", data, _MAX_BLOCK)
+            data = self._storage.get(name, limit=limits.sealed(limits.LOG_BLOCK))
+            plain = unseal(find, self._lineage, name, "catalog", data, limits.LOG_BLOCK)
             copies = list(_split(plain))
         except (DrkitError, struct.error):
             return None
@@ -59,6 +59,8 @@ class LogBlocks:
         plain = b"".join(
             _HEAD.pack(len(copy.plain), copy.key_id) + copy.plain for copy in copies
         )
+        if len(plain) > limits.LOG_BLOCK:
+            return
         try:
             self._storage.put(name, seal(Sealing(dek, self._lineage, name), plain))
         except DrkitError:

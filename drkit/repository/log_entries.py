@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from drkit.crypto.derive import length_prefixed
 from drkit.crypto.sealing import HEADER_BYTES
 from drkit.crypto.signing import PUBLIC_BYTES, SIGNATURE_BYTES, verify
-from drkit.errors import Corrupt, ObjectNotFound
+from drkit.errors import Corrupt, ObjectNotFound, TooLong
 from drkit.model import members
 from drkit.model.log import Entry, Open
 from drkit.model.log_json import UnknownEntry, entry_from_json, entry_to_json
+from drkit.repository import limits
 from drkit.repository.objects import Sealing, seal, unseal, why_foreign
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from drkit.repository.layout import Layout
 
 NOTHING = "0" * 64
-_MAX_ENTRY = 1 << 20
 _PAYLOAD = SIGNATURE_BYTES + PUBLIC_BYTES  # where it begins
 
 
@@ -127,16 +127,18 @@ class LogEntries:
         """
         name = self._layout.log_entry(sequence)
         try:
-            data = self._storage.get(name)
+            data = self._storage.get(name, limit=limits.sealed(limits.LOG_ENTRY))
         except ObjectNotFound:
             return None
+        except TooLong:  # nothing, or damaged, whatever there is behind the header
+            data = self._storage.get(name, 0, HEADER_BYTES)
         if self.dek is not None:
             why = why_foreign(Sealing(self.dek, self._lineage, name), data)
             if why is not None:
                 digest = hashlib.sha256(data[:HEADER_BYTES]).digest()
                 return Void(sequence, digest, why)
         find = self._keyring.finder("catalog")
-        plain = unseal(find, self._lineage, name, "catalog", data, _MAX_ENTRY)
+        plain = unseal(find, self._lineage, name, "catalog", data, limits.LOG_ENTRY)
         if len(plain) <= _PAYLOAD:
             raise Corrupt(f"log entry {name} is too short")
         return EntryCopy(bytes(data[16:32]), plain)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from drkit.errors import Corrupt, ObjectNotFound
 from drkit.model.backup import ManifestRef
+from drkit.repository import limits
 from drkit.repository.manifest import decode, encode
 from drkit.repository.objects import Sealing, seal, unseal
 
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from drkit.crypto.keys import Dek
     from drkit.model.manifest import Manifest
     from drkit.repository.repository import Repository
-
-_MAX_MANIFEST = 1 << 30
 
 
 def write_manifest(
@@ -36,7 +35,7 @@ def read_manifest(repository: Repository, reference: ManifestRef) -> Manifest:
     """
     name = reference.name
     try:
-        data = repository.storage.get(name)
+        data = repository.storage.get(name, limit=reference.size)
     except ObjectNotFound:
         raise Corrupt(
             f"manifest {name} is missing, though its backup was committed",
@@ -48,5 +47,5 @@ def read_manifest(repository: Repository, reference: ManifestRef) -> Manifest:
             hint="it was changed or damaged; choose another backup",
         )
     find = repository.keyring.finder("catalog")
-    plain = unseal(find, repository.lineage, name, "catalog", data, _MAX_MANIFEST)
+    plain = unseal(find, repository.lineage, name, "catalog", data, limits.MANIFEST)
     return decode(name, plain)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, NamedTuple
 
 from drkit.crypto.sealing import MAX_OBJECT, Opener, Sealer, open_whole, overhead
-from drkit.errors import Corrupt
+from drkit.errors import Corrupt, KeyUnavailable, TooLong
 from drkit.repository.codec import FRAME_BYTES, compress, compressor, decompress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from drkit.crypto.keys import Dek
     from drkit.protocols import Buffer
@@ -45,7 +46,7 @@ def why_foreign(sealing: Sealing, data: Buffer) -> str | None:
 
     def own(key_id: bytes) -> Dek:
         if key_id != sealing.dek.key_id:
-            raise Corrupt(f"object {sealing.name} names another key in its header")
+            raise Corrupt("its header names another key")
         return sealing.dek
 
     try:
@@ -66,15 +67,51 @@ def unseal(
     """Return the plaintext of a whole object.
 
     Raises:
-        Corrupt: not the object of that name and purpose, damaged, or its plaintext is
-            longer than `limit` bytes.
+        Corrupt: not the object of that name and purpose, or damaged.
+        TooLong: its plaintext is longer than `limit` bytes.
     """
     opener = Opener(dek_for, lineage, name, purpose, data)
-    parts: list[Buffer] = []
+    return joined(_parts(opener, name, data, limit))
+
+
+def joined(parts: Iterable[Buffer]) -> bytes:
+    """Return parts as one; each is let go of when the next comes."""
+    whole = io.BytesIO()  # hands out its own buffer
+    for part in parts:
+        whole.write(part)
+    return whole.getvalue()
+
+
+def _parts(opener: Opener, name: str, data: Buffer, limit: int) -> Iterator[Buffer]:
     total = 0
     for frame, payload in open_whole(opener, name, data):
         total += frame.plain
         if total > limit:
-            raise Corrupt(f"object {name} expands to more than {limit} bytes")
-        parts.append(decompress(name, payload, frame.plain, frame.codec))
-    return b"".join(parts)
+            raise TooLong(f"object {name} expands to more than {limit} bytes")
+        yield decompress(name, payload, frame.plain, frame.codec)
+
+
+def is_header_of(
+    dek_for: Callable[[bytes], Dek],
+    lineage: bytes,
+    name: str,
+    purpose: str,
+    head: Buffer,
+) -> bool:
+    """Say whether a holder of the keys has sealed an object of that name.
+
+    Its header commits to name, purpose and key, so it is enough for that. What comes
+    behind it may be damaged.
+
+    Args:
+        dek_for: returns the DEK of a 16-byte id.
+        lineage: of the repository.
+        name: of the object.
+        purpose: of its key.
+        head: its first HEADER_BYTES bytes.
+    """
+    try:
+        Opener(dek_for, lineage, name, purpose, head)
+    except (Corrupt, KeyUnavailable):
+        return False
+    return True

@@ -33,9 +33,12 @@ class Repository:
 
         Raises:
             RepositoryMissing: this cluster was never set up here.
+            RolledBack: it was, as this host knows, and the log is gone.
         """
         state = self.log.read()
         if state.opened is None:
+            guard = self.log.guard
+            guard.confirm(guard.memory.recall(), self.log)
             raise RepositoryMissing(
                 f"cluster {self.layout.cluster} has no log at {self.storage.url}",
                 hint="set it up with `drkit init`, or check `repository.url`",

@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from drkit.errors import NotFound, ObjectExists, ObjectNotFound, WalRefused
+from drkit.errors import NotFound, ObjectExists, ObjectNotFound, TooLong, WalRefused
 from drkit.model.wal import WalFileKind, WalFileName
+from drkit.repository import limits
 from drkit.repository.objects import Sealing, seal, unseal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from datetime import datetime
 
     from drkit.protocols import Buffer, Storage
@@ -39,7 +40,12 @@ class StoredWal(NamedTuple):
 
 
 class WalArchive:
-    """The WAL of one cluster under one system identifier."""
+    """The WAL of one cluster under one system identifier.
+
+    Args:
+        segment_size: returns the cluster's, in bytes, where that is known: no segment
+            is longer.
+    """
 
     def __init__(
         self,
@@ -48,12 +54,15 @@ class WalArchive:
         lineage: bytes,
         keyring: Keyring,
         system_identifier: str,
+        *,
+        segment_size: Callable[[], int | None] = lambda: None,
     ) -> None:
         self._storage = storage
         self._layout = layout
         self._lineage = lineage
         self._keyring = keyring
         self._system = system_identifier
+        self._segment_size = segment_size
 
     def push(
         self, file: WalFileName, content: Buffer, now: datetime, level: int = 3
@@ -78,13 +87,24 @@ class WalArchive:
 
         Raises:
             NotFound: the store answered that it is not archived.
+            TooLong: it is longer than a file of its kind.
         """
+        return self._get(file, self._most(file))
+
+    def _get(self, file: WalFileName, most: int) -> bytes:
         name = self._layout.wal_file(self._system, file)
         try:
-            data = self._storage.get(name)
+            data = self._storage.get(name, limit=limits.sealed(most))
         except ObjectNotFound:
             raise NotFound(f"WAL file {file.name} is not archived") from None
-        return unseal(self._keyring.finder("wal"), self._lineage, name, "wal", data)
+        find = self._keyring.finder("wal")
+        return unseal(find, self._lineage, name, "wal", data, most)
+
+    def _most(self, file: WalFileName) -> int:
+        """Return how many bytes a file of that kind has at most."""
+        if file.kind in (WalFileKind.SEGMENT, WalFileKind.PARTIAL):
+            return self._segment_size() or limits.WAL_SEGMENT
+        return limits.WAL_TEXT
 
     def has(self, file: WalFileName) -> bool:
         """Say whether a file of that name is archived."""
@@ -134,7 +154,11 @@ class WalArchive:
                 yield StoredWal(file, info.size)
 
     def _compare(self, file: WalFileName, content: Buffer) -> None:
-        if self.get(file) != content:
+        try:
+            same = self._get(file, len(content)) == content
+        except TooLong:
+            same = False
+        if not same:
             raise WalRefused(
                 f"another content is archived as {file.name} at {self._storage.url}",
                 hint="two clusters archive under one policy, or this one was restored "

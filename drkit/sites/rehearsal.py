@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -13,16 +14,17 @@ from drkit.operations.scratch.instance import ScratchOptions
 from drkit.operations.stage import Site
 from drkit.postgres.binaries import ServerBinaries
 from drkit.postgres.process import server_account
+from drkit.postgres.sandbox.confinement import own_account
 from drkit.repository.identity import read_lineage
 from drkit.storage.overlay import OverlayStorage
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
     from drkit.config.policy import Policy
+    from drkit.postgres.process import Account
     from drkit.repository.repository import Repository
 
-_HANDED_ON = ("DRKIT_", "AWS_", "SSL_CERT_", "REQUESTS_CA_BUNDLE")
 _SCRATCH = "/var/tmp"  # noqa: S108  a private directory is made in it
 
 
@@ -43,24 +45,23 @@ def rehearsal_site(policy: Policy, secrets: wiring.Secrets) -> Site:
     def overlay(hidden: Collection[str], damaged: Collection[str]) -> Repository:
         store = wiring.storage(compiled, secrets, wiring.LONG_DEADLINE.total_seconds())
         shown = OverlayStorage(store, hidden, damaged)
-        return wiring.repository_in(shown, read_lineage(store), compiled, secrets)
+        lineage = read_lineage(store)
+        return wiring.repository_in(shown, lineage, compiled, secrets, remembered=False)
 
     def scratch(major: int) -> ScratchOptions:
         path = secrets.environ.get("PATH", os.defpath)
         return ScratchOptions(
             directory=directory,
             binaries=ServerBinaries.locate(major, path),
-            account=server_account(),
+            account=_account(directory),
             memory=rules.memory,
             max_bytes=rules.max_size,
-            environment=_handed_on(secrets.environ),
         )
 
     return Site(
         repository=repository,
         overlay=overlay,
         scratch=scratch,
-        restore_command=wiring.restore_command(policy),
         rules=rules,
         objectives=policy.objectives,
         jobs=rules.jobs,
@@ -72,13 +73,16 @@ def rehearsal_site(policy: Policy, secrets: wiring.Secrets) -> Site:
     )
 
 
-def _handed_on(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return what the restore_command needs to reach keys and repository."""
-    return {
-        name: value
-        for name, value in environ.items()
-        if name.startswith(_HANDED_ON) or name.lower().endswith("_proxy")
-    }
+def _account(directory: str) -> Account:
+    """Return whom scratch instances run as: nobody else, where that is possible.
+
+    A directory that belongs to the server's user is that user's to work in.
+    """
+    server = server_account()
+    with contextlib.suppress(FileNotFoundError):
+        if os.stat(directory).st_uid == server.uid:
+            return server
+    return own_account(server)
 
 
 def _refuse_production(policy: Policy, directory: str) -> None:

@@ -13,13 +13,13 @@ import stat
 
 from drkit.errors import ObjectExists, ObjectNotFound, StorageError
 from drkit.storage import files, oserrors
-from drkit.storage.names import check_name, check_prefix, check_range
+from drkit.storage.names import check_length, check_name, check_prefix, check_range
 from drkit.storage.root import Root
 from drkit.writing import write_all
 
 TYPE_CHECKING = False  # without importing typing
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from drkit.model.objects import ObjectInfo
     from drkit.protocols import Buffer
@@ -76,7 +76,14 @@ class LocalStorage:
         except OSError as error:
             raise self._explain(error, f"writing object {name}") from error
 
-    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+    def get(
+        self,
+        name: str,
+        offset: int = 0,
+        length: int | None = None,
+        *,
+        limit: int | None = None,
+    ) -> bytes:
         """Read a range."""
         check_name(name)
         check_range(name, offset, length)
@@ -86,7 +93,7 @@ class LocalStorage:
                 self._root.enter(directory) as parent,
                 files.open_file(parent, base) as file,
             ):
-                return self._read(file, name, offset, length)
+                return self._read(file, name, offset, length, limit)
         except FileNotFoundError:
             raise self._not_found(name) from None
         except OSError as error:
@@ -123,6 +130,16 @@ class LocalStorage:
         except OSError as error:
             raise self._explain(error, f"deleting object {name}") from error
 
+    def hidden(self, prefix: str) -> Sequence[str]:
+        """Hide nothing: a file system keeps one version."""
+        check_prefix(prefix)
+        return []
+
+    def beneath(self, name: str, length: int) -> Sequence[bytes]:  # noqa: ARG002
+        """Hide nothing."""
+        check_name(name)
+        return []
+
     def sweep_temporary(self, older_than_seconds: float) -> int:
         """Remove what killed puts left; return how many files that were.
 
@@ -155,9 +172,16 @@ class LocalStorage:
             files.discard(aside, temporary)
 
     def _read(
-        self, file: Descriptor, name: str, offset: int, length: int | None
+        self,
+        file: Descriptor,
+        name: str,
+        offset: int,
+        length: int | None,
+        limit: int | None,
     ) -> bytes:
         size = self._size(os.fstat(file.fd), name)
+        if length is None:
+            check_length(name, self._root.path, size, limit)
         wanted = max(size - offset, 0) if length is None else length
         if offset + wanted > size:
             raise StorageError(

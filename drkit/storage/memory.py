@@ -6,11 +6,11 @@ import threading
 
 from drkit.errors import ObjectExists, ObjectNotFound, StorageError
 from drkit.model.objects import ObjectInfo
-from drkit.storage.names import check_name, check_prefix, check_range
+from drkit.storage.names import check_length, check_name, check_prefix, check_range
 
 TYPE_CHECKING = False  # without importing typing
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from drkit.protocols import Buffer
 
@@ -36,10 +36,19 @@ class MemoryStorage:
                 raise ObjectExists(f"object {name} exists already in {self.url}")
             self._objects[name] = content
 
-    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+    def get(
+        self,
+        name: str,
+        offset: int = 0,
+        length: int | None = None,
+        *,
+        limit: int | None = None,
+    ) -> bytes:
         """Read a range."""
         check_range(name, offset, length)
         content = self._content(name)
+        if length is None:
+            check_length(name, self.url, len(content), limit)
         end = len(content) if length is None else offset + length
         if max(offset, end) > len(content):
             raise StorageError(
@@ -68,6 +77,16 @@ class MemoryStorage:
         check_name(name)
         with self._lock:
             self._objects.pop(name, None)
+
+    def hidden(self, prefix: str) -> Sequence[str]:
+        """Hide nothing: what is deleted is gone."""
+        check_prefix(prefix)
+        return []
+
+    def beneath(self, name: str, length: int) -> Sequence[bytes]:  # noqa: ARG002
+        """Hide nothing."""
+        check_name(name)
+        return []
 
     def _content(self, name: str) -> bytes:
         check_name(name)

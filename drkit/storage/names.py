@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from drkit.errors import StorageError
+from drkit.errors import StorageError, TooLong
 
 MAX_NAME = 512  # bytes
 MAX_PART = 200  # bytes; file systems allow 255
@@ -41,6 +41,19 @@ def check_range(name: str, offset: int, length: int | None) -> None:
         raise StorageError(
             f"object {name} was asked for {length} bytes from {offset};"
             " neither can be negative"
+        )
+
+
+def check_length(name: str, url: str, size: int, limit: int | None) -> None:
+    """Refuse to read an object that is longer than any of its kind.
+
+    Raises:
+        TooLong: it has more than `limit` bytes.
+    """
+    if limit is not None and size > limit:
+        raise TooLong(
+            f"object {name} in {url} has {size} bytes, and may have {limit} at most",
+            hint="drkit did not write it; see who can write to the repository",
         )
 
 

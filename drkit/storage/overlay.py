@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from drkit.errors import ObjectNotFound, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Sequence
 
     from drkit.model.objects import ObjectInfo
     from drkit.protocols import Buffer, Storage
@@ -49,10 +49,17 @@ class OverlayStorage:
         """Refuse, as `put` does."""
         raise self._refused(name)
 
-    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+    def get(
+        self,
+        name: str,
+        offset: int = 0,
+        length: int | None = None,
+        *,
+        limit: int | None = None,
+    ) -> bytes:
         """Read an object as it would be after the loss."""
         self._find(name)
-        data = self._inner.get(name, offset, length)
+        data = self._inner.get(name, offset, length, limit=limit)
         if name not in self._damaged:
             return data
         place = self._inner.size(name) // 2 - offset
@@ -70,6 +77,14 @@ class OverlayStorage:
         for info in self._inner.list(prefix):
             if info.name not in self._hidden:
                 yield info
+
+    def hidden(self, prefix: str) -> Sequence[str] | None:
+        """Return what the store below hides; a loss that is played hides nothing."""
+        return self._inner.hidden(prefix)
+
+    def beneath(self, name: str, length: int) -> Sequence[bytes]:
+        """Return what the store below hides of a name."""
+        return self._inner.beneath(name, length)
 
     def _find(self, name: str) -> None:
         if name in self._hidden:

@@ -8,7 +8,7 @@ from drkit.errors import ObjectExists, StorageError
 
 TYPE_CHECKING = False  # without importing typing
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from typing import TypeVar
 
     from drkit.model.objects import ObjectInfo
@@ -77,9 +77,16 @@ class RetryingStorage:
             if not (unclear and self._arrived(name, data)):
                 raise
 
-    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+    def get(
+        self,
+        name: str,
+        offset: int = 0,
+        length: int | None = None,
+        *,
+        limit: int | None = None,
+    ) -> bytes:
         """Read a range."""
-        return self._repeat(lambda: self._inner.get(name, offset, length))
+        return self._repeat(lambda: self._inner.get(name, offset, length, limit=limit))
 
     def size(self, name: str) -> int:
         """Return the length in bytes."""
@@ -105,6 +112,14 @@ class RetryingStorage:
         """Remove `name`."""
         self._repeat(lambda: self._inner.delete(name))
 
+    def hidden(self, prefix: str) -> Sequence[str] | None:
+        """Return the names of which the store has bytes that it does not show."""
+        return self._repeat(lambda: self._inner.hidden(prefix))
+
+    def beneath(self, name: str, length: int) -> Sequence[bytes]:
+        """Return the beginnings of what is hidden of a name."""
+        return self._repeat(lambda: self._inner.beneath(name, length))
+
     def _repeat(self, request: Callable[[], T]) -> T:
         patience = self._patience()
         while True:
@@ -118,8 +133,9 @@ class RetryingStorage:
 
     def _holds(self, name: str, data: Buffer) -> bool:
         """Say whether `name` holds exactly `data`, byte by byte."""
-        same_length = self._inner.size(name) == memoryview(data).nbytes
-        return same_length and self._inner.get(name) == data
+        size = memoryview(data).nbytes
+        same_length = self._inner.size(name) == size
+        return same_length and self._inner.get(name, 0, size) == data
 
     def _arrived(self, name: str, data: Buffer) -> bool:
         """Look once more, after all attempts: perhaps only the last reply was lost."""

@@ -19,11 +19,17 @@ from botocore.exceptions import BotoCoreError, ClientError
 from drkit.errors import ObjectNotFound, RepositoryMissing, Retained, StorageError
 from drkit.model.objects import ObjectInfo
 from drkit.storage import s3errors
-from drkit.storage.names import check_name, check_prefix, check_range, is_name
+from drkit.storage.names import (
+    check_length,
+    check_name,
+    check_prefix,
+    check_range,
+    is_name,
+)
 from drkit.storage.viewreader import ViewReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
@@ -109,15 +115,22 @@ class S3Storage:
         except (ClientError, BotoCoreError) as error:
             self._fail(error, "writing", name)
 
-    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+    def get(
+        self,
+        name: str,
+        offset: int = 0,
+        length: int | None = None,
+        *,
+        limit: int | None = None,
+    ) -> bytes:
         """Read a range."""
         check_name(name)
         check_range(name, offset, length)
         if length == 0:
             return self._nothing(name, offset)
         if offset == 0 and length is None:
-            return self._get_whole(name)
-        return self._get_range(name, offset, length)
+            return self._get_whole(name, limit)
+        return self._get_range(name, offset, length, limit)
 
     def size(self, name: str) -> int:
         """Return the length in bytes."""
@@ -148,7 +161,39 @@ class S3Storage:
         except (ClientError, BotoCoreError) as error:
             self._fail(error, "deleting", name)
 
+    def hidden(self, prefix: str) -> Sequence[str] | None:
+        """Return the keys with a version behind the newest or a delete marker."""
+        check_prefix(prefix)
+        try:
+            found = _earlier(self._client, self._bucket, self._prefix + prefix)
+        except (ClientError, BotoCoreError) as error:
+            raised = s3errors.explain(error, "listing versions of", prefix, self.url)
+            if not isinstance(raised, StorageError) or raised.transient:
+                raise raised from error
+            unknown = s3errors.code(error) in s3errors.UNASKABLE - {"AccessDenied"}
+            return [] if unknown else None  # it has no versions, or does not tell
+        return sorted(key.removeprefix(self._prefix) for key in found)
+
+    def beneath(self, name: str, length: int) -> Sequence[bytes]:
+        """Read the beginnings of a key's earlier versions."""
+        check_name(name)
+        key = self._prefix + name
+        try:
+            ids = _earlier(self._client, self._bucket, key).get(key, [])
+            return [self._version(name, one, length) for one in ids]
+        except (ClientError, BotoCoreError) as error:
+            self._fail(error, "reading versions of", name)
+
     # -- reading
+
+    def _version(self, name: str, version: str, length: int) -> bytes:
+        answer = self._client.get_object(
+            Bucket=self._bucket, Key=self._prefix + name, VersionId=version
+        )
+        try:
+            return answer["Body"].read(length)
+        finally:
+            answer["Body"].close()
 
     def _nothing(self, name: str, offset: int) -> bytes:
         """Read no bytes: HTTP has no empty range, so the length has to do."""
@@ -156,16 +201,18 @@ class S3Storage:
             raise self._too_short(name, offset, 0, f"it has {size}")
         return b""
 
-    def _get_whole(self, name: str) -> bytes:
+    def _get_whole(self, name: str, limit: int | None) -> bytes:
         try:
             answer = self._client.get_object(
                 Bucket=self._bucket, Key=self._prefix + name
             )
-            return self._body(answer, name, answer["ContentLength"])
+            return self._body(answer, name, self._announced(answer, name), limit)
         except (ClientError, BotoCoreError) as error:
             self._fail(error, "reading", name)
 
-    def _get_range(self, name: str, offset: int, length: int | None) -> bytes:
+    def _get_range(
+        self, name: str, offset: int, length: int | None, limit: int | None
+    ) -> bytes:
         last = "" if length is None else str(offset + length - 1)
         try:
             answer = self._client.get_object(
@@ -177,7 +224,8 @@ class S3Storage:
             if first != offset or (length is not None and end != offset + length):
                 answer["Body"].close()
                 raise self._too_short(name, offset, length, f"{first} to {end} came")
-            return self._body(answer, name, end - first)
+            most = limit if length is None else None
+            return self._body(answer, name, end - first, most)
         except ClientError as error:
             if s3errors.code(error) != "InvalidRange":
                 self._fail(error, "reading", name)
@@ -206,9 +254,27 @@ class S3Storage:
             )
         return int(match[1]), int(match[2]) + 1
 
-    def _body(self, answer: GetObjectOutputTypeDef, name: str, length: int) -> bytes:
+    def _announced(self, answer: GetObjectOutputTypeDef, name: str) -> int:
+        """Return the length of the object that the store is sending."""
+        length: int | None = answer.get("ContentLength")
+        if length is None:
+            answer["Body"].close()
+            raise StorageError(
+                f"{self.url} sends object {name} without saying how long it is",
+                hint="the store, or a proxy before it, sends no Content-Length",
+            )
+        return length
+
+    def _body(
+        self,
+        answer: GetObjectOutputTypeDef,
+        name: str,
+        length: int,
+        limit: int | None,
+    ) -> bytes:
         try:
-            data = answer["Body"].read()
+            check_length(name, self.url, length, limit)
+            data = answer["Body"].read(length + 1)  # whatever else it sends
         finally:
             answer["Body"].close()
         if len(data) != length:
@@ -326,3 +392,16 @@ def _versions(client: S3Client, bucket: str, key: str) -> list[str]:
         versions += [one["VersionId"] for one in held if one["Key"] == key]
         markers += [one["VersionId"] for one in hiding if one["Key"] == key]
     return versions + markers
+
+
+def _earlier(client: S3Client, bucket: str, prefix: str) -> dict[str, list[str]]:
+    """Return by key the ids of versions that a plain read does not find."""
+    pages = client.get_paginator("list_object_versions").paginate(
+        Bucket=bucket, Prefix=prefix
+    )
+    found: dict[str, list[str]] = {}
+    for page in pages:
+        for one in page.get("Versions", ()):
+            if not one["IsLatest"]:
+                found.setdefault(one["Key"], []).append(one["VersionId"])
+    return found

@@ -380,7 +380,8 @@ def damaged(scene: Scene) -> set[tuple[str, str]]:
     try:
         found = verify(scene.fresh(), Request(jobs=1), None, Quiet())
     except Corrupt as error:  # of a key that the log itself needs
-        return {(error.message.split()[1], error.message)}
+        named = re.findall(rf"{CLUSTER}/[^ ]+", error.message)
+        return {(name, error.message) for name in named}
     finally:
         for info in list(scene.world.storage.list(f"{CLUSTER}/findings/")):
             if info.name not in scene.objects:

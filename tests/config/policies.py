@@ -120,6 +120,11 @@ SECTIONS: Sections = {
             lambda: st.lists(assertions(), max_size=3, unique_by=itemgetter("name"))
         ),
         "every": st.builds("{} days".format, counts),
+        "timestamps": st.deferred(lambda: section("timestamps")),
+    },
+    "timestamps": {
+        "authority": st.sampled_from(("https://a.example", "http://b.example:80/x")),
+        "roots": st.just("/roots.pem"),
     },
     "wal": {"timeout": durations},
 }
@@ -128,6 +133,7 @@ _NEEDED = {
     "keys": {*KEYS, "trusted"},
     "retention": {"full"},
     "assertion": {"name", "sql", "equals"},
+    "timestamps": {"authority", "roots"},
     "s3": {"access_key_id", "secret_access_key"},
 }
 _NOT_BOTH = {"assertion": {"at_least", "at_most"}}

@@ -47,11 +47,15 @@ from drkit.config.schema import (
 )
 from drkit.config.secrets import SecretReference
 from drkit.config.section import Section
-from drkit.config.verification import AssertionSection, VerificationSection
+from drkit.config.verification import (
+    AssertionSection,
+    TimestampsSection,
+    VerificationSection,
+)
 from drkit.errors import PolicyError
 from drkit.model.objectives import Objectives
 from drkit.model.retention import Retention
-from drkit.model.verification import Assertion, VerificationRules
+from drkit.model.verification import Assertion, TimestampAuthority, VerificationRules
 from tests.config.policies import SECTIONS, policies
 from tests.config.samples import GOOD, changed, policy
 
@@ -69,6 +73,7 @@ PAIRS: dict[type[Section], tuple[Any, str | None]] = {
     ObjectivesSection: (Objectives, "objectives"),
     HeartbeatSection: (HeartbeatRules, "heartbeat"),
     AssertionSection: (Assertion, "assertion"),
+    TimestampsSection: (TimestampAuthority, "timestamps"),
     VerificationSection: (VerificationRules, "verification"),
     WalSection: (WalRules, "wal"),
     PolicySchema: (Policy, None),

@@ -17,7 +17,9 @@ from drkit.model.due import Due
 from drkit.model.label import BackupKind
 from drkit.operations.backup import take_backup
 from drkit.operations.backup_options import BackupOptions
+from drkit.operations.discarding import discard
 from drkit.operations.fingerprints.of_backup import FingerprintWanted
+from drkit.operations.heads import log_standing
 from drkit.postgres.connection import connector
 from drkit.repository.identity import read_lineage
 from drkit.repository.keyring import Keyring
@@ -224,6 +226,15 @@ def assert_tidy(site: Site) -> None:
     assert running == [], f"{running} are neither committed nor abandoned"
     difference = difference_from_log(site)
     assert difference == (set(), set()), f"left over, lacking: {difference}"
+
+
+def discard_whole(site: Site) -> list[str]:
+    """Do what is left to a person: delete whole backups that have no commit."""
+    repository = site.repository()
+    labels = log_standing(repository).uncommitted
+    for label in labels:
+        discard(repository, label, Listener())
+    return list(labels)
 
 
 def attempts(site: Site) -> list[AttemptState]:

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drkit import wiring
-from drkit.model.owner import Owner
 from drkit.model.recovery import RecoveryTarget
+from drkit.operations.archive import archived_wal
 from drkit.operations.restore import RestoreRequest, execute_restore, plan_restore
 from drkit.operations.scratch.instance import Scratch, ScratchOptions, scratch_instance
+from drkit.postgres.target_directory import Owner
 from tests.operations.backup_tools import Listener
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from drkit.operations.scratch.instance import Recovered
     from tests.protect import Protected
 
 MEMORY = 64 << 20
@@ -57,13 +59,20 @@ def fill(
         for one in wiring_manifest(repository, newest).head.tablespaces
         if not one.in_place
     }
-    command = restore_command or wiring.restore_command(protected.policy())
-    account = protected.account
+    command = restore_command or scratch.restore_command
+    account = scratch.server.account
     owner = Owner(account.uid, account.gid) if os.geteuid() == 0 else None
     request = RestoreRequest(
         None, target, scratch.data_directory, places, 2, command, owner
     )
     execute_restore(repository, plan_restore(repository, request), Listener())
+
+
+def recover(scratch: Scratch, protected: Protected, timeout: float = 60) -> Recovered:
+    """Recover with the WAL of the repository."""
+    wal = protected.repository().wal
+    system = protected.policy().cluster.system_identifier
+    return scratch.recover(timeout, lambda name: archived_wal(wal, name, system))
 
 
 def wiring_manifest(repository: Any, commit: Any) -> Any:
@@ -91,7 +100,7 @@ def main(policy_home: str, data_directory: str, directory: str) -> None:
         repository=lambda: wiring.open_repository(policy, wiring.Secrets({})),
     )
     with restored_scratch(protected, Path(directory)) as scratch:
-        scratch.recover(60)
+        recover(scratch, protected)
         print(scratch.directory, scratch.server.pid, flush=True)
         sys.stdin.read()
 

@@ -88,7 +88,7 @@ def test_a_cluster_that_is_set_up_passes(protected: Protected) -> None:
     assert states(found, State.WARNING) == {"fsync"}  # tests switch it off
     assert set(found) == {
         *("repository", "create-only", "log", "keys", "evidence", "rights", "server"),
-        "fingerprint",
+        *("fingerprint", "log's head"),
         *("system identifier", "archive_mode", "archive_command", "wal_level"),
         *("fsync", "full_page_writes", "data_checksums", "data directory"),
         *("disk space", "clock", "archiver", "heartbeat", ROUND_TRIP),
@@ -119,7 +119,7 @@ def test_a_repository_that_is_nowhere(protected: Protected) -> None:
     assert found["repository"].state is State.FAILED
     assert first_exit_code(tuple(found.values())) == RepositoryMissing.exit_code
     assert states(found, State.SKIPPED) == {
-        *("create-only", "keys", "evidence", "heartbeat", ROUND_TRIP)
+        *("create-only", "keys", "log's head", "evidence", "heartbeat", ROUND_TRIP)
     }
     # what needs no repository was looked at all the same
     assert found["server"].state is State.OK

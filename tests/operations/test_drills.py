@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -188,17 +189,19 @@ def test_a_named_backup_is_verified_at_its_fingerprint(protected: Protected) -> 
 
 def test_a_missed_objective_is_told_by_its_code(protected: Protected) -> None:
     def impatient(policy: dict[str, Any]) -> None:
-        policy["objectives"]["rto"] = "1 second"
+        policy["objectives"]["rpo"] = "1 second"
 
     before = protected.policy_path.read_text()
     protected.change_policy(impatient)
+    time.sleep(1)  # so that the heartbeat is older, whatever ran before
     try:
-        record = run(protected, "drill", "run", NAME, code=3)
+        words = ("drill", "run", NAME, "--scenario", "host-loss")
+        record = run(protected, *words, code=3)
     finally:
         protected.policy_path.write_text(before)
     assert record.outcome is Outcome.MISSED
-    assert record.rto is not None
-    assert record.rto.missed
+    assert record.rpo is not None
+    assert record.rpo.missed
 
 
 def test_the_time_limit_ends_a_run_and_is_recorded(protected: Protected) -> None:

@@ -277,8 +277,11 @@ def test_a_standby_is_sampled_at_an_lsn(
 ) -> None:
     cluster = make_cluster(newest_version, SETTINGS | {"archive_command": "true"})
     fill(cluster)
+    cluster.rows("CREATE ROLE drkit LOGIN; GRANT pg_read_all_data TO drkit")
     standby = _standby_of(cluster)
-    made = taken(standby, Mode.EXACT)
+    url = standby.url.replace("postgres@", "drkit@")
+    connect = connector(url, None, "fingerprint")
+    made = take(connect, Mode.EXACT, "fingerprint", SystemClock())
     assert made.mode is Mode.SAMPLED
     assert made.restore_point is None
     assert "standby" in made.limits[0]

@@ -489,10 +489,8 @@ def test_at_another_moment_only_what_is_gone_is_told(
 # A write.
 
 
-def test_a_cluster_that_refuses_writes(
-    newest_version: int, make_cluster: MakeCluster
-) -> None:
-    cluster = sound(newest_version, make_cluster)
+def test_a_cluster_that_refuses_writes(make_cluster: MakeCluster) -> None:
+    cluster = sound(15, make_cluster)  # from 17 on no event trigger is called
     cluster.rows(
         "CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS"
         " $$ BEGIN RAISE 'nothing is made here'; END $$;"

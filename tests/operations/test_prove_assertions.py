@@ -105,7 +105,7 @@ FALSE = [
     (an("SELECT 1 FROM lost", EQUALS, "1"), 'relation "lost" does not exist'),
     (an("SELECT 1 FROM t", EQUALS, "1"), 'relation "t" does not exist'),
     (an("SELECT 1", EQUALS, "1", database="none"), 'database "none" does not exist'),
-    (an("SELECT nextval('numbers')", EQUALS, "1"), "in a read-only transaction"),
+    (an("SELECT nextval('numbers')", EQUALS, "1"), "permission denied for sequence"),
     (an("WITH x AS (DELETE FROM orders RETURNING 1) SELECT 1", EQUALS, "1"),
      "in a read-only transaction"),
     (an("SELECT 1; SELECT 1", EQUALS, "1"), "cannot insert multiple commands"),

@@ -16,7 +16,7 @@ from drkit.postgres.connection import connector
 from tests.operations.fingerprints import taken
 from tests.operations.proofs import ODD, RULES, failures, fill, fill_odd, proof_of
 from tests.operations.scene import backup
-from tests.operations.scratch_tools import restored_scratch
+from tests.operations.scratch_tools import recover, restored_scratch
 
 if TYPE_CHECKING:
     from drkit.operations.scratch.instance import Scratch
@@ -59,7 +59,7 @@ def test_a_restored_cluster_is_proven_and_one_that_was_changed_is_not(
         sql="SELECT n FROM t", expected="1")))  # fmt: skip
     target = RecoveryTarget(TargetKind.NAME, name="there")
     with restored_scratch(protected, scene.directory(), target) as scratch:
-        scratch.recover(60)
+        recover(scratch, protected)
         subject = subject_of(scratch, protected)
         assert subject.timeline == 2
         proof = proof_of(subject, rules, expected)
@@ -84,7 +84,7 @@ def test_production_in_place_of_the_scratch_instance_is_not_touched(
     backup(protected)
     production = protected.cluster
     with restored_scratch(protected, scene.directory()) as scratch:
-        scratch.recover(60)
+        recover(scratch, protected)
         ours = subject_of(scratch, protected)
         subject = replace(ours, connect=connector(production.url, None, "proof"))
         proof = proof_of(subject)

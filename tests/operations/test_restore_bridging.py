@@ -169,10 +169,17 @@ def test_a_full_backup_is_written_in_one_pass() -> None:
 class SlowFull(MemoryStorage):
     """A storage where packs of full backups take their time."""
 
-    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+    def get(
+        self,
+        name: str,
+        offset: int = 0,
+        length: int | None = None,
+        *,
+        limit: int | None = None,
+    ) -> bytes:
         if "-full-" in name and "/packs/" in name:
             time.sleep(0.1)
-        return super().get(name, offset, length)
+        return super().get(name, offset, length, limit=limit)
 
 
 def test_newer_pages_wait_for_all_older_ones(tmp_path: Path) -> None:

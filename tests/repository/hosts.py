@@ -25,7 +25,9 @@ from drkit.model.log import Proven
 from drkit.operations.attempts import abandon, abandon_dead, sweep_attempt
 from drkit.operations.backup import take_backup
 from drkit.operations.backup_options import BackupOptions
+from drkit.operations.discarding import discard
 from drkit.operations.expire import execute_expire, plan_expire
+from drkit.operations.heads import log_standing
 from drkit.operations.pins import pin_backup, unpin_backup
 from drkit.storage.retry import RetryingStorage
 from tests.builders import EPOCH, FakeClock
@@ -34,7 +36,7 @@ from tests.operations.backup_tools import Listener
 from tests.repository.madeup import MadeUpSource
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from drkit.model.objects import ObjectInfo
     from drkit.model.retention import Retention
@@ -75,9 +77,19 @@ class Gate:
     def put(self, name: str, data: Buffer) -> None:
         self._through("put", name, lambda: self._inner.put(name, data))
 
-    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
-        work = lambda: self._inner.get(name, offset, length)  # noqa: E731
-        return self._through("get", name, work)
+    def get(
+        self,
+        name: str,
+        offset: int = 0,
+        length: int | None = None,
+        *,
+        limit: int | None = None,
+    ) -> bytes:
+        return self._through(
+            "get",
+            name,
+            lambda: self._inner.get(name, offset, length, limit=limit),
+        )
 
     def size(self, name: str) -> int:
         return self._through("size", name, lambda: self._inner.size(name))
@@ -87,6 +99,12 @@ class Gate:
 
     def delete(self, name: str) -> None:
         self._through("delete", name, lambda: self._inner.delete(name))
+
+    def hidden(self, prefix: str) -> Sequence[str] | None:
+        return self._inner.hidden(prefix)
+
+    def beneath(self, name: str, length: int) -> Sequence[bytes]:
+        return self._inner.beneath(name, length)
 
     def _through(self, method: str, name: str, work: Callable[[], T]) -> T:
         process = self.process
@@ -258,6 +276,15 @@ class Host:
 
     def cleaning(self) -> Callable[[], object]:
         return lambda: abandon_dead(self.repository, self.name, Listener())
+
+    def discarding(self) -> Callable[[], object]:
+        """Delete, as a person would, the whole backups that have no commit."""
+
+        def work() -> None:
+            for label in log_standing(self.repository).uncommitted:
+                discard(self.repository, label, Listener())
+
+        return work
 
     def giving_up(self, attempt: str) -> Callable[[], object]:
         """Take an attempt for dead without asking anybody, and sweep it."""

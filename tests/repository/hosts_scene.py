@@ -81,6 +81,7 @@ class Scene:
         cleaner = self.hosts["a"]
         cleaner.forget()
         cleaner.clock.time = last
+        cleaner.run(cleaner.discarding())
         cleaner.run(cleaner.expiring(TWO))
         self.witness.look_at_all()
 

@@ -141,7 +141,8 @@ def test_a_commit_whose_writer_died_before_its_reply_counts(scene: Scene) -> Non
 def test_a_writer_that_wakes_after_its_parent_has_expired(scene: Scene) -> None:
     """It was given up first, or its parent could not have expired."""
     scene.back_up("a")
-    process = before_commit(scene, "a", INCREMENTAL)
+    process = scene.hosts["a"].begin(scene.hosts["a"].backing_up(INCREMENTAL))
+    process.until("put", "/manifest")
     scene.pass_time(hours=2)
     kept = scene.back_up("b")
     expire(scene, "c")
@@ -149,6 +150,19 @@ def test_a_writer_that_wakes_after_its_parent_has_expired(scene: Scene) -> None:
     with pytest.raises(AttemptFenced, match="is abandoned"):
         process.finish()
     assert len(abandoned(scene.state())) == 1
+    scene.end()
+
+
+def test_a_writer_that_is_whole_can_wake_as_late_as_it_likes(scene: Scene) -> None:
+    """Nobody gives it up: it may have committed, for all that others can tell."""
+    parent = scene.back_up("a")
+    process = before_commit(scene, "a", INCREMENTAL)
+    scene.pass_time(hours=2)
+    newer = scene.back_up("b")
+    expire(scene, "c")
+    assert scene.labels() == [parent, newer]
+    process.finish()
+    assert len(scene.labels()) == 3
     scene.end()
 
 
@@ -332,7 +346,8 @@ def test_one_that_was_swept_stores_more_and_dies(scene: Scene) -> None:
 
 @pytest.mark.parametrize("part", ["/packs/", "/backups/", "/keys/", "/leases/"])
 def test_a_sweep_that_lists_only_some_is_made_good(scene: Scene, part: str) -> None:
-    before_commit(scene, "a")
+    process = scene.hosts["a"].begin(scene.hosts["a"].backing_up())
+    process.until("put", "/manifest")
     scene.hosts["a"].die()
     scene.pass_time(days=1)
     scene.hosts["b"].hide(part)

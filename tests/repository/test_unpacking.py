@@ -16,7 +16,7 @@ from tests.builders import World, back_up
 from tests.chains import Changed, back_up_over, laid_over, read_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from drkit.model.log import Commit
     from drkit.model.objects import ObjectInfo
@@ -45,10 +45,17 @@ class Counting:
     def put(self, name: str, data: Buffer) -> None:
         self.inner.put(name, data)
 
-    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+    def get(
+        self,
+        name: str,
+        offset: int = 0,
+        length: int | None = None,
+        *,
+        limit: int | None = None,
+    ) -> bytes:
         if "/packs/" in name:
             self.ranges.append((name, offset, length))
-        return self.inner.get(name, offset, length)
+        return self.inner.get(name, offset, length, limit=limit)
 
     def size(self, name: str) -> int:
         return self.inner.size(name)
@@ -58,6 +65,12 @@ class Counting:
 
     def delete(self, name: str) -> None:
         self.inner.delete(name)
+
+    def hidden(self, prefix: str) -> Sequence[str] | None:
+        return self.inner.hidden(prefix)
+
+    def beneath(self, name: str, length: int) -> Sequence[bytes]:
+        return self.inner.beneath(name, length)
 
     def fetched(self) -> int:
         """Bytes of packs that were read."""

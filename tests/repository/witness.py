@@ -25,7 +25,7 @@ from tests.chains import read_files
 from tests.operations.backup_tools import difference_from_log
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from drkit.model.log import Entry, LogState
     from drkit.model.objects import ObjectInfo
@@ -57,8 +57,15 @@ class OneTimeNames:
             assert not before, f"{name} was there before"
             self.ever.add(name)
 
-    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
-        return self._inner.get(name, offset, length)
+    def get(
+        self,
+        name: str,
+        offset: int = 0,
+        length: int | None = None,
+        *,
+        limit: int | None = None,
+    ) -> bytes:
+        return self._inner.get(name, offset, length, limit=limit)
 
     def size(self, name: str) -> int:
         return self._inner.size(name)
@@ -69,6 +76,12 @@ class OneTimeNames:
     def delete(self, name: str) -> None:
         assert "/log/" not in name, f"{name} is an entry of the log"
         self._inner.delete(name)
+
+    def hidden(self, prefix: str) -> Sequence[str] | None:
+        return self._inner.hidden(prefix)
+
+    def beneath(self, name: str, length: int) -> Sequence[bytes]:
+        return self._inner.beneath(name, length)
 
 
 class Rules:

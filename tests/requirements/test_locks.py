@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 TOP = Path(__file__).parents[2]
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
-LOCKS = {"run": ("s3", "reports"), "demo": ("demo",), "dev": ("dev",)}
+LOCKS = {"run": ("s3", "reports", "timestamps"), "demo": ("demo",), "dev": ("dev",)}
 
 
 def locked(name: str) -> dict[str, tuple[str, str]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from drkit.errors import ObjectExists, ObjectNotFound, StorageError
+from drkit.errors import ObjectExists, ObjectNotFound, StorageError, TooLong
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,6 +100,19 @@ def test_largest_pack(storage: Storage) -> None:
     assert storage.get("pack") == content
     assert storage.get("pack", LARGE - 10) == content[-10:]
     assert storage.get("pack", 12_345_678, 2 << 20) == content[12_345_678:][: 2 << 20]
+
+
+def test_an_object_that_is_too_long_is_not_read(storage: Storage) -> None:
+    storage.put("a/b", b"0123456789")
+    for limit in (10, 11):
+        assert storage.get("a/b", limit=limit) == b"0123456789"
+    for limit in (0, 9):
+        with pytest.raises(TooLong, match=r"a/b .*10 bytes"):
+            storage.get("a/b", limit=limit)
+    # who asks for a part gets no more than that
+    assert storage.get("a/b", 2, 3, limit=3) == b"234"
+    with pytest.raises(ObjectNotFound):
+        storage.get("a/c", limit=10)
 
 
 @pytest.mark.parametrize(
@@ -287,3 +300,9 @@ def test_nobody_sees_a_part_of_an_object(storage: Storage) -> None:
         finished.set()
         watcher.join()
     assert seen == {size}
+
+
+def test_nothing_is_hidden_of_what_was_not_deleted(storage: Storage) -> None:
+    storage.put("a/b", b"content")
+    assert storage.hidden("a/") == []
+    assert storage.beneath("a/b", 9) == []

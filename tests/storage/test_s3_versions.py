@@ -101,3 +101,39 @@ def test_a_store_that_knows_no_versions_deletes_plainly(
         storage.delete("a")
         with pytest.raises(ObjectNotFound):
             storage.get("a")
+
+
+def test_what_is_deleted_or_replaced_is_told(
+    storage: S3Storage, s3_admin: Any, bucket: str
+) -> None:
+    for name in ("a/b", "a/c", "a/d"):
+        storage.put(name, b"content of " + name.encode())
+    assert storage.hidden("a/") == []
+    s3_admin.delete_object(Bucket=bucket, Key="p/a/b")
+    s3_admin.put_object(Bucket=bucket, Key="p/a/c", Body=b"another")
+    s3_admin.delete_object(Bucket=bucket, Key="p/a/never")
+    assert storage.hidden("a/") == ["a/b", "a/c"]
+    assert storage.hidden("a/c") == ["a/c"]
+    assert storage.beneath("a/b", 9) == [b"content o"]
+    assert storage.beneath("a/c", 99) == [b"content of a/c"]
+    assert storage.beneath("a/d", 99) == []
+    s3_admin.put_object(Bucket=bucket, Key="p/a/b", Body=b"second")
+    s3_admin.delete_object(Bucket=bucket, Key="p/a/b")
+    assert sorted(storage.beneath("a/b", 6)) == [b"conten", b"second"]
+    storage.delete("a/b")
+    assert storage.hidden("a/b") == []
+
+
+def test_versions_that_may_not_be_listed_are_not_known(
+    make_s3: MakeS3, s3_endpoint: str, bucket: str
+) -> None:
+    with proxying(s3_endpoint) as proxy:
+        storage = make_s3(proxy.url, bucket=bucket)
+        storage.put("a", b"content")
+        proxy.faults = [Reply(403, "AccessDenied")]
+        assert storage.hidden("a") is None
+        proxy.faults = [Reply(501, "NotImplemented")]
+        assert storage.hidden("a") == []
+        proxy.faults = [Reply(503, "SlowDown")]
+        with pytest.raises(StorageError):
+            storage.hidden("a")

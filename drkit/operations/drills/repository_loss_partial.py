@@ -73,8 +73,8 @@ def _newest(
 ) -> tuple[str, RecoveryTarget]:
     """Return the newest backup that is whole, and the last record behind it.
 
-    The target is given as an LSN, because the server fetches its WAL from the real
-    repository, where nothing is missing.
+    The target is given as an LSN, so that a recovery that ends before it has failed:
+    the server is handed the WAL of the repository as it is for this drill.
 
     Raises:
         NotFound: nothing is left.

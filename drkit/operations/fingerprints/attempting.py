@@ -12,7 +12,8 @@ from drkit.operations.fingerprints.attempt import Attempted
 from drkit.operations.fingerprints.looking import CLOSED
 from drkit.operations.fingerprints.taking import Limits, take
 from drkit.postgres.facts import read_facts
-from drkit.postgres.fingerprint import BUSY, FORBIDDEN
+from drkit.postgres.fingerprint import FORBIDDEN
+from drkit.postgres.fingerprint_guard import BUSY, CODE, UNHELD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -133,7 +134,7 @@ def _shortcomings(fingerprint: Fingerprint, mode: Mode) -> Iterator[str]:
     reasons = Counter(
         why for one in fingerprint.databases for why in one.unread.values()
     )
-    for why in (FORBIDDEN, BUSY):
+    for why in (FORBIDDEN, BUSY, CODE, UNHELD):
         if count := reasons[why]:
             tables = "1 table" if count == 1 else f"{count} tables"
             yield f"the fingerprint lacks {tables}: {why}"

@@ -12,10 +12,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from drkit.errors import NotHeld, PostgresRefused
 from drkit.model.fingerprint import DatabaseFingerprint, Fingerprint, Mode
 from drkit.model.fingerprint_stable import stable_facts, stable_sequences
-from drkit.operations.fingerprints.looking import look_at_cluster, look_at_database
+from drkit.operations.fingerprints.looking import (
+    look_at_catalogs,
+    look_at_cluster,
+    look_at_database,
+)
 from drkit.postgres import fingerprint as server
 from drkit.postgres.fingerprint_locks import deadlock_timeout, holders, lock_room
 from drkit.postgres.fingerprint_rights import missing_grants, unholdable
+from drkit.postgres.fingerprint_sequences import sequences
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -24,6 +29,7 @@ if TYPE_CHECKING:
     from drkit.operations.fingerprints.looking import Limits, Marked, Sessions
     from drkit.postgres.connection import Connection
     from drkit.postgres.fingerprint import Moment, Table
+    from drkit.postgres.fingerprint_guard import Guard
     from drkit.protocols import Clock
 
 
@@ -67,7 +73,7 @@ def exact(
             marked()
         globally = look_at_cluster(sessions.main)
         databases = tuple(
-            _database(name, session, held)
+            _database(name, session, sessions.guards[name], held)
             for name, session in sessions.databases.items()
         )
     finally:
@@ -120,7 +126,10 @@ def _hold(
 def _try_to_hold(
     sessions: Sessions, restore_point: str, clock: Clock, seconds: float
 ) -> _Held:
-    early = {name: server.sequences(one)[0] for name, one in sessions.databases.items()}
+    early = {
+        name: sequences(one, sessions.guards[name])[0]
+        for name, one in sessions.databases.items()
+    }
     tables = {name: server.tables(one)[0] for name, one in sessions.databases.items()}
     _refuse_too_many(sessions, sum(map(len, tables.values())))
     server.begin(sessions.main, (), seconds)
@@ -173,9 +182,11 @@ def _end(sessions: Sessions) -> None:
         server.end(session)
 
 
-def _database(name: str, session: Connection, held: _Held) -> DatabaseFingerprint:
+def _database(
+    name: str, session: Connection, guard: Guard, held: _Held
+) -> DatabaseFingerprint:
     """Read a database as it was at the moment, and compare with how it is after."""
-    seen = look_at_database(session)
+    seen = look_at_catalogs(session)
     listed, unread = server.tables(session)
     locked = {table.name for table in held.tables[name]}
     unread |= {
@@ -183,29 +194,30 @@ def _database(name: str, session: Connection, held: _Held) -> DatabaseFingerprin
         for table in listed
         if table.name not in locked
     }
-    tables, failed = _read(session, [one for one in listed if one.name in locked])
+    wanted = [one for one in listed if one.name in locked]
+    tables, failed = _read(session, guard, wanted)
     server.end(session)
-    after = look_at_database(session)
+    after = look_at_database(session, guard)
     facts, unstable = stable_facts(seen.facts, after.facts)
     return DatabaseFingerprint(
         name=name,
         facts=facts,
         tables=tables,
         sequences=stable_sequences(held.early[name], after.sequences),
-        unread={**unread, **seen.unread, **failed},
+        unread={**unread, **seen.unread, **after.unread, **failed},
         unstable=unstable,
     )
 
 
 def _read(
-    session: Connection, tables: list[Table]
+    session: Connection, guard: Guard, tables: list[Table]
 ) -> tuple[dict[str, Content], dict[str, str]]:
     """Read tables whole; first those that could not be locked."""
     found: dict[str, Content] = {}
     failed: dict[str, str] = {}
     for table in sorted(tables, key=lambda one: (one.lockable, one.name)):
         try:
-            found[table.name] = server.read_whole(session, table.name)
+            found[table.name] = server.read_whole(session, table, guard)
         except PostgresRefused as error:
             failed[table.name] = error.message
     return found, failed

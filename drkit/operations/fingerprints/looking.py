@@ -14,6 +14,8 @@ from drkit.postgres.fingerprint_catalogs import (
     cluster_sections,
     read_sections,
 )
+from drkit.postgres.fingerprint_guard import Alone, SecondSession
+from drkit.postgres.fingerprint_sequences import sequences
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from drkit.model.fingerprint import Facts, SequenceState
     from drkit.model.fingerprint_stable import Blocks
     from drkit.postgres.connection import Connection
+    from drkit.postgres.fingerprint import Table
+    from drkit.postgres.fingerprint_guard import Guard
     from drkit.protocols import Clock
 
     Connect = Callable[[str | None], Connection]
@@ -62,11 +66,13 @@ class Sessions:
     Attributes:
         main: to ask what belongs to no database.
         databases: one session in each database that allows it.
+        guards: what keeps code of the database's users out of it.
         unread: the other databases, and why.
     """
 
     main: Connection
     databases: dict[str, Connection] = field(default_factory=dict)
+    guards: dict[str, Guard] = field(default_factory=dict)
     unread: dict[str, str] = field(default_factory=dict)
 
 
@@ -85,13 +91,16 @@ class Choice(NamedTuple):
         percent: of each table's blocks, in the order to read them.
     """
 
-    percent: Mapping[str, float]
+    percent: Mapping[Table, float]
     unread: Mapping[str, str]
 
 
 @contextmanager
-def sessions(connect: Connect) -> Iterator[Sessions]:
-    """Open a session in every database, prepared to write values as text.
+def sessions(connect: Connect, *, alone: bool = False) -> Iterator[Sessions]:
+    """Open a session in every database.
+
+    Args:
+        alone: nobody else is there, as in a restored copy.
 
     Raises:
         PostgresUnreachable: a connection was lost.
@@ -106,6 +115,8 @@ def sessions(connect: Connect) -> Iterator[Sessions]:
                 opened.databases[name] = _open(stack, connect, name)
             except PostgresRefused as error:
                 opened.unread[name] = error.message
+            else:
+                opened.guards[name] = _guard(stack, connect, name, alone=alone)
         yield opened
 
 
@@ -116,23 +127,36 @@ def _open(stack: ExitStack, connect: Connect, name: str | None) -> Connection:
     return connection
 
 
+def _guard(stack: ExitStack, connect: Connect, name: str, *, alone: bool) -> Guard:
+    if alone:
+        return Alone()
+    guard = SecondSession(lambda: connect(name))
+    stack.callback(guard.close)
+    return guard
+
+
 def look_at_cluster(main: Connection) -> Seen:
     """Look at what belongs to no database, in the transaction's snapshot."""
     return Seen(*read_sections(main, cluster_sections(main)))
 
 
-def look_at_database(session: Connection) -> Seen:
-    """Look at catalogs and sequences, in the transaction's snapshot if there is one."""
-    facts, unread = read_sections(session, DATABASE_SECTIONS)
-    states, hidden = server.sequences(session)
-    return Seen(facts, {**unread, **hidden}, states)
+def look_at_catalogs(session: Connection) -> Seen:
+    """Look at a database's catalogs, in the transaction's snapshot if there is one."""
+    return Seen(*read_sections(session, DATABASE_SECTIONS))
+
+
+def look_at_database(session: Connection, guard: Guard) -> Seen:
+    """Look at catalogs and sequences; these stay locked while the transaction lasts."""
+    seen = look_at_catalogs(session)
+    states, hidden = sequences(session, guard)
+    return Seen(seen.facts, {**seen.unread, **hidden}, states)
 
 
 def choose(session: Connection, blocks: int, seed: int) -> Choice:
     """Choose tables in an order of their own for each seed: time may not do for all."""
     found, unread = server.tables(session)
     found.sort(key=lambda table: zlib.crc32(f"{seed} {table.name}".encode()))
-    return Choice({one.name: _percent(one.blocks, blocks) for one in found}, unread)
+    return Choice({one: _percent(one.blocks, blocks) for one in found}, unread)
 
 
 def _percent(length: int, blocks: int) -> float:
@@ -140,7 +164,12 @@ def _percent(length: int, blocks: int) -> float:
 
 
 def read_chosen(
-    session: Connection, choice: Choice, seed: int, clock: Clock, seconds: float
+    session: Connection,
+    guard: Guard,
+    choice: Choice,
+    seed: int,
+    clock: Clock,
+    seconds: float,
 ) -> tuple[dict[str, Blocks], dict[str, str]]:
     """Read the chosen blocks of tables until time is over; return also what was not."""
     found: dict[str, Blocks] = {}
@@ -149,12 +178,13 @@ def read_chosen(
     for table, percent in choice.percent.items():
         left = until - clock.monotonic()
         if left <= 0:
-            unread[table] = "the time for a sample was over"
+            unread[table.name] = "the time for a sample was over"
             continue
         try:
-            found[table] = server.read_blocks(session, table, percent, seed, left)
+            blocks = server.read_blocks(session, table, guard, percent, seed, left)
+            found[table.name] = blocks
         except PostgresRefused as error:
-            unread[table] = error.message
+            unread[table.name] = error.message
     return found, unread
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         Sessions,
     )
     from drkit.postgres.connection import Connection
+    from drkit.postgres.fingerprint_guard import Guard
     from drkit.protocols import Clock
 
 
@@ -102,16 +103,22 @@ def _look(
     looks = {}
     for name, session in sessions.databases.items():
         left = until - clock.monotonic()
-        looks[name] = _look_at(session, chosen[name], seed, clock, left)
+        guard = sessions.guards[name]
+        looks[name] = _look_at(session, guard, chosen[name], seed, clock, left)
     return globally, looks
 
 
 def _look_at(
-    session: Connection, choice: Choice, seed: int, clock: Clock, seconds: float
+    session: Connection,
+    guard: Guard,
+    choice: Choice,
+    seed: int,
+    clock: Clock,
+    seconds: float,
 ) -> _Look:
     with server.snapshot(session):
-        seen = look_at_database(session)
-        return _Look(seen, *read_chosen(session, choice, seed, clock, seconds))
+        seen = look_at_database(session, guard)
+        return _Look(seen, *read_chosen(session, guard, choice, seed, clock, seconds))
 
 
 def _database(
@@ -121,12 +128,13 @@ def _database(
     both = before.blocks.keys() & after.blocks.keys() if settled else set()
     unread = {**choice.unread, **before.seen.unread, **after.seen.unread}
     unread |= {**before.unread, **after.unread}
+    percent = {table.name: part for table, part in choice.percent.items()}
     return DatabaseFingerprint(
         name=name,
         facts=facts,
         tables={
             table: stable_content(
-                before.blocks[table], after.blocks[table], choice.percent[table]
+                before.blocks[table], after.blocks[table], percent[table]
             )
             for table in sorted(both)
         },

@@ -26,10 +26,12 @@ from drkit.operations.fingerprints.looking import (
 )
 from drkit.operations.fingerprints.sample import sample
 from drkit.postgres import fingerprint as server
+from drkit.postgres.fingerprint_guard import Alone
 
 if TYPE_CHECKING:
     from drkit.operations.fingerprints.looking import Connect, Marked
     from drkit.postgres.connection import Connection
+    from drkit.postgres.fingerprint import Table
     from drkit.protocols import Clock
 
 __all__ = ["Limits", "checks", "compare", "deviations", "take", "take_again"]
@@ -82,7 +84,7 @@ def take_again(connect: Connect, expected: Fingerprint, clock: Clock) -> Fingerp
     Raises:
         PostgresUnreachable: a connection was lost.
     """
-    with sessions(connect) as opened:
+    with sessions(connect, alone=True) as opened:
         seen = look_at_cluster(opened.main)
         databases = tuple(
             _again(session, database, expected.seed)
@@ -170,14 +172,14 @@ def _told(texts: list[str]) -> str:
 def _again(
     session: Connection, expected: DatabaseFingerprint, seed: int
 ) -> DatabaseFingerprint:
-    seen = look_at_database(session)
-    there, unread = server.tables(session, patient=True)
-    names = {table.name for table in there}
+    seen = look_at_database(session, Alone())
+    there, unread = server.tables(session, alone=True)
+    by_name = {table.name: table for table in there}
     tables: dict[str, Content] = {}
     for name, wanted in expected.tables.items():
-        if name in names:
+        if name in by_name:
             try:
-                tables[name] = _read_again(session, name, wanted, seed)
+                tables[name] = _read_again(session, by_name[name], wanted, seed)
             except PostgresRefused as error:
                 unread[name] = error.message
     return DatabaseFingerprint(
@@ -190,9 +192,9 @@ def _again(
 
 
 def _read_again(
-    session: Connection, name: str, expected: Content, seed: int
+    session: Connection, table: Table, expected: Content, seed: int
 ) -> Content:
     if expected.whole:
-        return server.read_whole(session, name)
-    blocks = server.read_blocks(session, name, expected.percent, seed)
+        return server.read_whole(session, table, Alone())
+    blocks = server.read_blocks(session, table, Alone(), expected.percent, seed)
     return content(blocks, expected.percent, expected.skipped)

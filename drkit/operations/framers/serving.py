@@ -16,9 +16,8 @@ import numpy as np
 
 from drkit.hardening import harden
 from drkit.model.page import PAGE
-from drkit.ownership import acting_as
 from drkit.postgres.detection import stretches
-from drkit.postgres.files import open_below
+from drkit.postgres.files import open_regular
 from drkit.postgres.pages import failing
 from drkit.repository.codec import Content
 from drkit.repository.framing import FrameFiller
@@ -71,8 +70,7 @@ def _read(
     at = 0
     try:
         for one, mine in zip(pages, parts, strict=True):
-            with acting_as(one.owner):
-                descriptor = open_below(one.root, one.place)
+            descriptor = open_regular(one.place)
             try:
                 for position, length in mine:
                     part = into[at : at + length]

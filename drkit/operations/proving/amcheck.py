@@ -7,7 +7,13 @@ import re
 from typing import TYPE_CHECKING
 
 from drkit.errors import DrkitError, NotFound
-from drkit.operations.proving.subject import Finding, failed, not_done, passed
+from drkit.operations.proving.subject import (
+    AS_A_REPLICA,
+    Finding,
+    failed,
+    not_done,
+    passed,
+)
 from drkit.postgres.process import tail
 
 if TYPE_CHECKING:
@@ -60,10 +66,10 @@ def _passed(looked: list[str], closed: list[str]) -> Finding:
 def _installed(run: Run, database: str) -> Iterator[None]:
     """Have the extension in a database for a while: the fingerprint would see it.
 
-    As a replica does it, so that no event trigger of the database's notes it down.
+    No event trigger of the database's notes it down.
     """
     with run.session(database) as connection:
-        connection.query("SET session_replication_role = replica")
+        connection.query(AS_A_REPLICA)
         connection.query("SET default_transaction_read_only = off")
         there = connection.query(_INSTALLED)[0][0]
         if not there:

@@ -6,6 +6,7 @@ from decimal import Decimal, InvalidOperation, localcontext
 from typing import TYPE_CHECKING
 
 from drkit.model.verification import Comparison
+from drkit.operations.proving.reader import reader_session
 from drkit.operations.proving.subject import Finding, failed, passed
 from drkit.postgres.asking import ask, holds
 
@@ -23,9 +24,12 @@ _WORDS = {
 
 
 def check_assertion(run: Run, assertion: Assertion) -> Finding:
-    """Ask one of the policy's statements, read-only, and judge what it returns."""
+    """Ask one of the policy's statements, and judge what it returns.
+
+    It can do nothing but read: it is asked read-only, as a role that may do no more.
+    """
     database = assertion.database or run.subject.database
-    with run.session(database) as connection:
+    with reader_session(run, database) as connection:
         answer = ask(connection, assertion.sql, assertion.timeout.total_seconds())
         if answer.number:
             true = within(answer.text, assertion)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
+import socket
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,9 +25,10 @@ _ANSWER = """
             THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END,
         current_setting('data_directory'),
         string_to_array(current_setting('unix_socket_directories'), ','),
-        pg_postmaster_start_time(), pg_backend_pid()
+        pg_postmaster_start_time()
     FROM pg_control_system()
 """
+_CREDENTIALS = struct.Struct("iII")  # process, user and group
 _START_SLACK = 2.0  # seconds; the file has whole ones
 
 
@@ -36,7 +38,6 @@ class _Answer(NamedTuple):
     data_directory: str
     sockets: list[str]
     started: datetime
-    backend: int
 
 
 def check_identity(run: Run) -> Finding:
@@ -47,7 +48,7 @@ def check_identity(run: Run) -> Finding:
         wrong = [
             *_wrong_cluster(subject, answer),
             *_wrong_place(subject, answer),
-            *_wrong_process(subject, answer),
+            *_wrong_process(subject, connection, answer),
         ]
         if not wrong:
             wrong += _wrong_files(subject, connection)
@@ -95,17 +96,21 @@ def _wrong_place(subject: Subject, answer: _Answer) -> list[str]:
     return wrong
 
 
-def _wrong_process(subject: Subject, answer: _Answer) -> list[str]:
-    """Hold the session's process against the one that was started."""
+def _wrong_process(
+    subject: Subject, connection: Connection, answer: _Answer
+) -> list[str]:
+    """Hold the process that answers against the one that was started."""
     if not subject.server.running:
         return ["the server that was started does not run any more"]
-    wrong, pid = [], subject.server.pid
-    parent = _parent(answer.backend)
-    if parent != pid:
-        wrong.append(f"process {parent} answers, and {pid} was started")
+    wrong, report = [], subject.server.report
+    listener = _listener(connection)
+    if listener != report.process:
+        wrong.append(f"process {listener} answers, and {report.process} was started")
     owner, started = _postmaster(subject.data_directory)
-    if owner != pid:
-        wrong.append(f"{subject.data_directory} is process {owner}'s, not {pid}'s")
+    if owner != report.inside:
+        wrong.append(
+            f"{subject.data_directory} is process {owner}'s, not {report.inside}'s"
+        )
     if abs(answer.started.timestamp() - started) > _START_SLACK:
         wrong.append(
             f"a server answers that was started at {answer.started:%Y-%m-%d %H:%M:%S%z}"
@@ -143,10 +148,15 @@ def _wrong_files(subject: Subject, connection: Connection) -> list[str]:
     return [f"the server does not read the files in {subject.data_directory}"]
 
 
-def _parent(pid: int) -> int | None:
-    """Return a process's parent; None for one that is not on this machine."""
-    with contextlib.suppress(OSError):
-        # behind the program's name, which may hold spaces and parentheses
-        status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2]
-        return int(status.split()[1])
-    return None
+def _listener(connection: Connection) -> int | None:
+    """Return the process that a session's socket was opened by, by the kernel's word.
+
+    As a number of this process's own namespace, whatever the server takes itself for.
+    """
+    with socket.socket(fileno=os.dup(connection.fileno())) as peer:
+        if peer.family != socket.AF_UNIX:
+            return None
+        found = peer.getsockopt(
+            socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size
+        )
+    return int(_CREDENTIALS.unpack(found)[0])

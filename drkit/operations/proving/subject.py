@@ -12,6 +12,7 @@ from psycopg.conninfo import make_conninfo
 from drkit.errors import DrkitError
 from drkit.model.evidence import CheckState
 from drkit.postgres.interruptible import Interruptible
+from drkit.postgres.session_settings import program_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 
 TOLD = 5  # things that a detail names
 TIME_OVER = "the time limit was reached"
-_NO_LIMITS = "-c statement_timeout=0 -c lock_timeout=0"
+AS_A_REPLICA = "SET session_replication_role = replica"
+"""Lets no event trigger of the database's see what a session changes."""
+
 
 _DATABASES = """
     SELECT datname::text, datallowconn FROM pg_database
@@ -172,7 +175,7 @@ class Run:
     def conninfo(self, database: str) -> str:
         """Return how a program reaches a database; holds no secret.
 
-        A role's own limits on statements are not in force there, as in sessions.
+        Settings of databases and roles are not in force there, as in sessions.
         """
         with self.session() as connection:
             info = connection.info
@@ -181,5 +184,5 @@ class Run:
                 port=info.port,
                 user=info.user,
                 dbname=database,
-                options=f"{info.options} {_NO_LIMITS}".strip(),
+                options=f"{info.options} {program_options()}".strip(),
             )

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ from drkit.operations.scratch.places import (
     sweep_left_overs,
 )
 from drkit.operations.scratch.preparing import prepare
+from drkit.operations.scratch.wal_feed import WalFeed, asking_place, feeding_command
 from drkit.postgres.binaries import ServerBinaries  # noqa: TC001  part of the value
 from drkit.postgres.connection import connect
 from drkit.postgres.control import read_control
@@ -40,7 +41,7 @@ from drkit.postgres.scratch_log import read_recovery_log, recovery_error
 from drkit.postgres.server import ThrowawayServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from datetime import datetime
 
     from drkit.model.evidence import Cleanup
@@ -72,8 +73,6 @@ class ScratchOptions:
             process of it gets more private memory than that (at least 512 MiB).
         max_bytes: the most that the private directory may hold; None: what the disk
             has.
-        environment: what the restore_command needs beside a bare environment, such as
-            variables that hold secrets.
     """
 
     directory: str
@@ -81,7 +80,6 @@ class ScratchOptions:
     account: Account
     memory: int
     max_bytes: int | None = None
-    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +137,9 @@ class Scratch:
         data_directory: in it; a restore makes and fills it.
         server: started by `recover`.
         cleanup: set when the instance has ended.
-        deviations: what differs from production, each a sentence; known after
-            `recover`.
+        deviations: what differs from production, and what this host lacks to cut the
+            instance off, each a sentence; known after `recover`.
+        confined_by: what cuts it off, a sentence; known after `recover`.
     """
 
     def __init__(
@@ -150,6 +149,7 @@ class Scratch:
         self.data_directory = os.path.join(place.directory, "data")
         self.cleanup: Cleanup | None = None
         self.deviations: tuple[str, ...] = ()
+        self.confined_by = ""
         self._options = options
         self._clock = clock
         self._place = place
@@ -159,8 +159,8 @@ class Scratch:
             base=self.directory,
             data_directory=self.data_directory,
             account=options.account,
-            environment=self._places_to_write() | dict(options.environment),
         )
+        self.server.log_path = os.path.join(self.directory, "server.log")
 
     def close(self) -> None:
         """Stop the server, remove the directory, and look that nothing is left."""
@@ -168,15 +168,27 @@ class Scratch:
         try:
             self.server.close()
         finally:
-            self.cleanup = self._place.remove()
+            self.cleanup = self._place.remove(*self._what_ended())
 
-    def _places_to_write(self) -> dict[str, str]:
-        """Name places for the restore_command that it may write to.
+    def _what_ended(self) -> tuple[str, ...]:
+        """Return what is not known to have ended; or nothing, and what was seen."""
+        if self.server.confinement is None:
+            return ()
+        problem = self.server.confinement.what_is_left(self.server.report)
+        ended = self.server.report.ended
+        seen = "no file, process or mount of it is left"
+        if ended:
+            seen += f"; {ended} that had outlived the server had to be ended"
+        return problem, seen
 
-        Where it can keep no cache it takes longer than in a real recovery.
-        """
-        cache = os.path.join(self.directory, "cache")
-        return {"TMPDIR": self.directory, "XDG_CACHE_HOME": cache}
+    @property
+    def restore_command(self) -> str:
+        """What the restore has to write as `restore_command`: it knows no secret."""
+        return feeding_command(self._feed_directory)
+
+    @property
+    def _feed_directory(self) -> str:
+        return os.path.join(self.directory, "wal")
 
     def tablespace_place(self, oid: int) -> str:
         """Return where a tablespace of production's goes."""
@@ -204,7 +216,7 @@ class Scratch:
                 hint="free some room, or choose another scratch directory",
             )
 
-    def recover(self, timeout: float) -> Recovered:
+    def recover(self, timeout: float, fetch: Callable[[str], bytes]) -> Recovered:
         """Recover to the target that the restore wrote, and end recovery.
 
         The server lives as long as the thread that calls this: where that ends without
@@ -212,21 +224,43 @@ class Scratch:
 
         Args:
             timeout: seconds until it must take writes.
+            fetch: returns the content of an archived WAL file; called in this process,
+                on several threads.
 
         Raises:
+            DrkitError: as `fetch` does, but NotFound, which is the end of WAL.
             TargetUnreachable: WAL ends before the target.
             WalMissing: WAL ends before the end of the backup.
             PostgresRefused: anything else; the message has the end of the server's log.
         """
+        tablespaces = os.path.dirname(self.tablespace_place(0))
         self.deviations = prepare(
-            self.server, self.directory, self._options.account, self._options.memory
+            self.server,
+            self.directory,
+            (tablespaces, asking_place(self._feed_directory)),
+            self._options.account,
+            self._options.memory,
         )
+        control = read_control(f"{self.data_directory}/global/pg_control")[0]
+        account, size = self._options.account, control.wal_segment_size
         started = self._clock.now()
-        log = self._replay(timeout)
+        with WalFeed(self._feed_directory, account, fetch, size) as feed:
+            try:
+                log = self._replay(timeout, feed)
+            finally:
+                self._tell_confinement()
         major = self._options.binaries.major
         self._login = find_login(self.data_directory, self.server.directory, major)
         prove_isolated(self._login)
         return self._recovered(log, started)
+
+    def _tell_confinement(self) -> None:
+        """Say what cuts the server off, and what this host lacks for it."""
+        confinement, report = self.server.confinement, self.server.report
+        if confinement is None or not report.told:
+            return
+        self.confined_by = confinement.means(report)
+        self.deviations += tuple(confinement.lacking(report))
 
     @property
     def url(self) -> str:
@@ -246,12 +280,14 @@ class Scratch:
         assert self._login is not None, "the scratch instance has not recovered"
         return connect(self._login.url(database), None, "scratch")
 
-    def _replay(self, timeout: float) -> RecoveryLog:
+    def _replay(self, timeout: float, feed: WalFeed) -> RecoveryLog:
         deadline = time.monotonic() + timeout
         try:
             self.server.launch()
             self.server.wait_until_primary(timeout)
         except PostgresRefused as error:
+            if feed.error is not None:
+                raise feed.error from error
             text, tail = self._log_text(), self.server.log_tail()
             if time.monotonic() < deadline:
                 raise recovery_error(text, self.data_directory, tail) from error

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"scratch-[0-9a-f]{8}")
 _MARK = ".json"
+_NOTHING_LEFT = "no file, server process or mount of it is left"
 _PATIENCE = 5.0  # seconds for a server to end by itself
 _POLL = 0.02
 _REMOVALS = 3  # a command that a server started may still write for a moment
@@ -67,24 +68,27 @@ class ScratchPlace:
         """The mark's path."""
         return self.directory + _MARK
 
-    def remove(self) -> Cleanup:
+    def remove(self, problem: str = "", seen: str = _NOTHING_LEFT) -> Cleanup:
         """Remove the directory and its mark; tell what was there and what is left.
 
         Never raises for what can't be removed: `proven` is False then, and the mark
         stays, so that the next sweep goes on.
+
+        Args:
+            problem: what is known to be left, or not known not to be.
+            seen: what to tell where nothing is.
         """
         count = disk_usage(self.directory)
-        problem = ""
         try:
             end_servers(self.directory)
             remove_tree(self.directory)
         except (OSError, DrkitError) as error:
-            problem = str(error)
+            problem = problem or str(error)
         if not os.path.lexists(self.directory):
             _unlink(self.mark)
         os.close(self.descriptor)
         problem = problem or what_is_left(self.directory)
-        detail = problem or "no file, server process or mount of it is left"
+        detail = problem or seen
         return Cleanup(self.directory, count, proven=not problem, detail=detail)
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drkit.errors import DrkitError, PostgresRefused
-from drkit.postgres import confine
 from drkit.postgres.configuration import (
     RECOVERY_SETTINGS,
     effective_settings,
@@ -22,6 +20,7 @@ from drkit.postgres.restored_configuration import (
     installed_libraries,
     production_settings,
 )
+from drkit.postgres.sandbox.confinement import Confinement
 from drkit.postgres.scratch_log import rejected_settings
 from drkit.postgres.scratch_settings import scratch_settings
 
@@ -33,17 +32,23 @@ _HBA = "local all all trust\n"  # in a directory that is the server's user's alo
 _AUTO_CONF = "postgresql.auto.conf"
 _RECOVERY = RECOVERY_SETTINGS | {"allow_in_place_tablespaces"}
 _LEAST_DATA_LIMIT = 512 << 20
-_SEGMENTS_IN_MEMORY = 4  # of a restore_command: fetched, opened, expanded, written
+_TELLS_SHARED_MEMORY = 15
+_OTHER_SHARED_MEMORY = 1 << 30
 
 
 def prepare(
-    server: ThrowawayServer, directory: str, account: Account, memory: int
+    server: ThrowawayServer,
+    directory: str,
+    writable: tuple[str, ...],
+    account: Account,
+    memory: int,
 ) -> tuple[str, ...]:
-    """Give a server its settings and its launcher; nothing of production's is left.
+    """Give a server its settings and confine it; nothing of production's is left.
 
     Args:
         server: not started, over a data directory that a restore has filled.
         directory: the private one; configuration files go there.
+        writable: what the server may write to, beside its data and its socket.
         account: whom the server runs as.
         memory: bytes that it may use.
 
@@ -67,16 +72,29 @@ def prepare(
         "ident_file": files.write("pg_ident.conf", ""),
         "config_file": files.write("postgresql.conf", ""),
     }
+    server.confinement = confinement = Confinement(
+        server.binaries,
+        account,
+        directory,
+        (server.data_directory, server.directory, *writable),
+        memory=max(memory, _LEAST_DATA_LIMIT),
+        shared=memory,
+    )
     refused = _take_over(server, dict(chosen.taken), files)
-    server.launcher = _launcher(directory, memory, control.wal_segment_size)
-    return (*chosen.deviations, *missing, *refused, *_isolation())
+    server.confinement = replace(confinement, shared=_shared_memory(server, memory))
+    return (*chosen.deviations, *missing, *refused)
 
 
-def _isolation() -> list[str]:
-    if confine.landlock_version() >= 1:
-        return []
-    told = "this kernel has no Landlock: CREATE TABLESPACE is stopped in the scratch "
-    return [f"{told}instance, but the server could write wherever its user can"]
+def _shared_memory(server: ThrowawayServer, memory: int) -> int:
+    """Return the bytes of shared memory that a server will map.
+
+    Since PostgreSQL 15 it says so itself; before, its buffers are the largest part, and
+    they are a quarter of its memory.
+    """
+    if server.binaries.major < _TELLS_SHARED_MEMORY:
+        return memory + _OTHER_SHARED_MEMORY
+    asked = _arguments(server, "shared_memory_size")
+    return int(server.run_tool("postgres", *asked).stdout) << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +155,8 @@ def _refused_settings(server: ThrowawayServer, taken: dict[str, str]) -> list[st
     Raises:
         PostgresRefused: it refuses something else.
     """
-    asked = [f"-D{server.data_directory}", "-Cport"]
-    for name, value in server.settings.items():
-        asked += ["-c", f"{name}={value}"]
     try:
-        server.run_tool("postgres", *asked)
+        server.run_tool("postgres", *_arguments(server, "port"))
     except DrkitError as error:
         refused = rejected_settings(error.message) & taken.keys()
         if refused:
@@ -153,7 +168,8 @@ def _refused_settings(server: ThrowawayServer, taken: dict[str, str]) -> list[st
     return []
 
 
-def _launcher(directory: str, memory: int, segment_size: int) -> tuple[str, ...]:
-    most = max(memory, _LEAST_DATA_LIMIT + _SEGMENTS_IN_MEMORY * segment_size)
-    words = (str(os.getpid()), str(most), directory)
-    return (sys.executable, "-I", "-S", confine.__file__, *words)
+def _arguments(server: ThrowawayServer, asked: str) -> list[str]:
+    """Return what makes a server tell one setting, and not start."""
+    settings = (f"{name}={value}" for name, value in server.settings.items())
+    words = [word for setting in settings for word in ("-c", setting)]
+    return [f"-D{server.data_directory}", f"-C{asked}", *words]

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 from drkit.errors import Corrupt, KeyUnavailable, ObjectNotFound, StorageError
 from drkit.model.damage import Damage, DamageKind
+from drkit.repository import limits
 from drkit.repository.objects import unseal
 
 if TYPE_CHECKING:
     from drkit.repository.log_entries import LoggedEntry
     from drkit.repository.repository import Repository
-
-_MAX_ENTRY = 1 << 20
 
 
 def check_entry(repository: Repository, logged: LoggedEntry) -> Damage | None:
@@ -26,8 +25,9 @@ def check_entry(repository: Repository, logged: LoggedEntry) -> Damage | None:
     find = repository.keyring.finder("catalog")
     code = Corrupt.exit_code
     try:
-        data = repository.storage.get(name)
-        plain = unseal(find, repository.lineage, name, "catalog", data, _MAX_ENTRY)
+        data = repository.storage.get(name, limit=limits.sealed(limits.LOG_ENTRY))
+        lineage = repository.lineage
+        plain = unseal(find, lineage, name, "catalog", data, limits.LOG_ENTRY)
     except ObjectNotFound:
         what = "is missing; the log can still be read by the copy in its block"
         return Damage(name, DamageKind.MISSING, what, code)

@@ -21,12 +21,13 @@ from drkit.model.depth import Depth
 from drkit.model.wal import WalFileKind, parse_segment
 from drkit.operations.blame import blamed
 from drkit.operations.expiry import backup_expired, expiry_of
+from drkit.operations.heads import log_standing
 from drkit.operations.known import known_losses, known_objects
 from drkit.operations.verifying.data import DataCheck, DataFound
 from drkit.operations.verifying.evidence import check_evidence
 from drkit.operations.verifying.names import unexpected
 from drkit.operations.verifying.objects import verify_objects, with_ancestors
-from drkit.operations.verifying.record import record
+from drkit.operations.verifying.record import Recorded, record
 from drkit.operations.verifying.wal import (
     expired_wal,
     lost_histories,
@@ -40,8 +41,10 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from drkit.model.log import Commit
+    from drkit.model.log_head import LogHead
     from drkit.model.sample import Sample
     from drkit.model.wal import WalFileName
+    from drkit.operations.heads import LogStanding
     from drkit.operations.journal import Journal
     from drkit.operations.verifying.objects import ObjectsFound
     from drkit.operations.windows import Restorable
@@ -57,12 +60,14 @@ class Request:
         label: one backup with all that it builds on; None for everything.
         sample: the share of packs and WAL files whose content is looked at.
         jobs: threads that look at content.
+        expected: a head that the log must have had.
     """
 
     label: str | None = None
     depth: Depth = Depth.DATA
     sample: Sample | None = None
     jobs: int = 2
+    expected: LogHead | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,7 @@ class Verification:
     """What a verification found.
 
     Attributes:
+        log: its head, and what speaks against its being the last one.
         labels: the backups that were verified.
         restorable: given the damage; None if the timelines' histories are damaged.
         findings: name of the object that tells the next backup; None if there is
@@ -102,6 +108,7 @@ class Verification:
     """
 
     request: Request
+    log: LogStanding
     time: datetime
     labels: tuple[str, ...]
     checked: Checked
@@ -115,6 +122,7 @@ class Verification:
     def exit_code(self) -> int:
         """0 if all is well; else that of damage, or of missing WAL."""
         codes = {one.exit_code for one in self.damage}
+        codes |= {one.exit_code for one in self.log.alarms}
         if codes:
             return Corrupt.exit_code if Corrupt.exit_code in codes else min(codes)
         found = self.restorable
@@ -141,8 +149,10 @@ def verify(
     Raises:
         NotFound: there is no such backup, or none at all, or it has just expired.
         Corrupt: the log is damaged: then nothing else can be believed.
+        RolledBack: there is no backup, and the log's newest entries are gone.
         StorageError: the store failed in a way that may pass.
     """
+    standing = _told_standing(repository, request, progress)
     chosen = _chosen(repository, request.label)
     commits = with_ancestors(repository, chosen)
     progress.phase("objects")
@@ -159,11 +169,14 @@ def verify(
     _refuse_expired(repository, request, chosen)
     notes += [*objects.notes, *_notes(repository, request, objects, data)]
     looked = data.looked | (frozenset() if journal is None else journal.done)
-    recorded = record(repository, damage, looked, complete=_complete(request))
+    recorded = Recorded(None, [], [])
+    if not standing.alarms:  # else what was told for hidden backups would go
+        recorded = record(repository, damage, looked, complete=_complete(request))
     if journal is not None:
         journal.finish()
     return Verification(
         request=request,
+        log=standing,
         time=repository.clock.now(),
         labels=tuple(one.backup.label for one in commits),
         checked=Checked(objects.objects, len(data.looked), data.bytes, data.pages),
@@ -173,6 +186,22 @@ def verify(
         restorable=found,
         findings=recorded.name,
     )
+
+
+def _told_standing(
+    repository: Repository, request: Request, progress: Progress
+) -> LogStanding:
+    """Say at once if the log's newest entries are gone: the rest may take hours.
+
+    Raises:
+        RolledBack: they are, and no backup is left.
+    """
+    standing = log_standing(repository, request.expected)
+    for alarm in standing.alarms:
+        if not repository.log.state.backups:
+            raise alarm
+        progress.warning(alarm.message, hint=alarm.hint)
+    return standing
 
 
 def _complete(request: Request) -> bool:
