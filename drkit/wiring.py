@@ -11,6 +11,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from drkit.config.compiled import secret_owners
 from drkit.config.secrets import SecretReference
 from drkit.crypto.keys import PURPOSES, parse_kek
 from drkit.repository.identity import read_lineage
@@ -21,7 +22,7 @@ from drkit.storage.opening import open_storage
 from drkit.storage.retry import RetryingStorage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from drkit.config.compiled import Compiled
     from drkit.config.policy import Policy
@@ -68,11 +69,19 @@ class Secrets:
         self.environ = environ
         self.seen: set[str] = set()
 
-    def resolve(self, reference: SecretReference | str) -> str:
-        """Return a secret's value."""
+    def resolve(
+        self,
+        reference: SecretReference | str,
+        users: Collection[int] | None = None,
+    ) -> str:
+        """Return a secret's value.
+
+        Args:
+            users: who may own its file; root and this user by default.
+        """
         if isinstance(reference, str):
             reference = SecretReference.parse(reference)
-        value = reference.resolve(self.environ).reveal()
+        value = reference.resolve(self.environ, users).reveal()
         self.seen.update(part for part in (value, value.strip()) if part)
         return value
 
@@ -87,7 +96,7 @@ def bare_storage(compiled: Compiled, secrets: Secrets, connections: int = 8) -> 
     s3 = dict(compiled["s3"])
     for name in ("access_key_id", "secret_access_key"):
         if name in s3:
-            s3[name] = secrets.resolve(s3[name])
+            s3[name] = secrets.resolve(s3[name], secret_owners(compiled))
     return open_storage(compiled["repository_url"], connections=connections, **s3)
 
 
@@ -106,7 +115,9 @@ def key_sources(
 
     def source(purpose: str) -> Callable[[], KeyProvider]:
         reference = compiled["keys"][purpose]
-        return lambda: parse_kek(secrets.resolve(reference), purpose, reference)
+        return lambda: parse_kek(
+            secrets.resolve(reference, secret_owners(compiled)), purpose, reference
+        )
 
     return {purpose: source(purpose) for purpose in PURPOSES}
 
@@ -196,7 +207,9 @@ def signer_source(compiled: Compiled, secrets: Secrets) -> Callable[[], Signer]:
     from drkit.crypto.signing import parse_signing_key
 
     reference = compiled["keys"]["signing"]
-    return lambda: parse_signing_key(secrets.resolve(reference), reference)
+    return lambda: parse_signing_key(
+        secrets.resolve(reference, secret_owners(compiled)), reference
+    )
 
 
 def connect_to(policy: Policy, secrets: Secrets, purpose: str) -> Connection:
@@ -322,8 +335,12 @@ def heartbeat_connection(policy: Policy, secrets: Secrets) -> Connection:
 
 def password_of(policy: Policy, secrets: Secrets) -> str | None:
     """Return the password of the policy's cluster, if the connection needs one."""
+    from drkit.config.compiled import compile_policy
+
     reference = policy.cluster.password
-    return None if reference is None else secrets.resolve(reference)
+    if reference is None:
+        return None
+    return secrets.resolve(reference, secret_owners(compile_policy(policy)))
 
 
 def signing(policy: Policy, secrets: Secrets) -> Signing:

@@ -129,6 +129,7 @@ def protect(
     }
     protected.policy_path.write_text(yaml.safe_dump(policy))
     LocalStorage.create(str(protected.repository_root))
+    give_to(account, home)
     _open_log(protected.policy(), system, size)
     give_to(account, home)
     command = wiring.archive_command(str(protected.policy_path))

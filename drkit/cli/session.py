@@ -27,7 +27,7 @@ from drkit.cli.logs import FORMATS, LEVELS, Redactor, make_log
 from drkit.cli.plain import PlainCommand
 from drkit.cli.progress import BarProgress, LogProgress
 from drkit.cli.signals import Interruption, interrupted
-from drkit.errors import DrkitError, NotFound, PolicyError, UsageError
+from drkit.errors import DrkitError, PolicyError, UsageError
 from drkit.printing import printable
 
 if TYPE_CHECKING:
@@ -206,7 +206,11 @@ class Session:
         return 1
 
     def _policy_path(self, name: str | None) -> str:
-        from drkit.config.discovery import find_policies, policy_dirs
+        from drkit.config.discovery import (
+            find_policies,
+            no_policy_at_all,
+            policy_dirs,
+        )
         from drkit.config.recalling import find_policy
 
         if name is not None and os.sep in name:
@@ -222,10 +226,7 @@ class Session:
                 f"there are several policies: {', '.join(files)}",
                 hint="say which one you mean, by its name or its file",
             )
-        raise NotFound(
-            f"there is no policy in {', '.join(directories) or '/etc/drkit/policies'}",
-            hint="make one with `drkit init`, or search elsewhere with --policy-dir",
-        )
+        raise no_policy_at_all(directories)
 
     def _show_progress(self, *, passing: bool) -> BarProgress | LogProgress:
         bars = self._on_terminal() and not self.options.quiet

@@ -22,7 +22,7 @@ TYPE_CHECKING = False  # without importing typing
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-CACHE_FORMAT = 2
+CACHE_FORMAT = 3
 MAX_CACHED = 1 << 22  # a policy has 1 MiB at most
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
@@ -33,17 +33,21 @@ class Source:
     Attributes:
         path: absolute.
         data: the file's bytes.
+        owner: who can change it; see `read_policy_file`.
         fingerprint: digest of everything that the policy depends on.
         entry: the path of its cache entry; None if there is no place for one.
     """
 
-    __slots__ = ("data", "entry", "fingerprint", "path")
+    __slots__ = ("data", "entry", "fingerprint", "owner", "path")
 
-    def __init__(self, path: str, data: bytes, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, path: str, data: bytes, owner: int, environ: Mapping[str, str]
+    ) -> None:
         place = _place(path, environ)
         made_by = json.dumps([CACHE_FORMAT, drkit.__version__]).encode()
         self.path = path
         self.data = data
+        self.owner = owner
         self.fingerprint = hashlib.sha256(made_by + place + data).digest()
         self.entry = _entry(place, environ)
 
@@ -53,10 +57,10 @@ def read_source(path: str, environ: Mapping[str, str]) -> Source:
 
     Raises:
         NotFound: there is no such file.
-        PolicyError: it can't be read, is no file, or is far too large for a policy.
+        PolicyError: as `read_policy_file`.
     """
     path = os.path.abspath(path)
-    return Source(path, read_policy_file(path), environ)
+    return Source(path, *read_policy_file(path), environ)
 
 
 def _place(path: str, environ: Mapping[str, str]) -> bytes:

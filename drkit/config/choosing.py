@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 
 from drkit.config.cache import read_entry, read_source
+from drkit.config.compiled import refuse_stranger_s
 from drkit.config.discovery import (
     find_policies,
     is_path,
+    no_policy_at_all,
     no_such_policy,
     policy_dirs,
 )
@@ -82,7 +84,8 @@ def load_compiled(path: str, environ: Mapping[str, str]) -> Compiled:
     source = read_source(path, environ)
     kept = read_entry(source)
     if kept:
-        compiled: Compiled = json.loads(kept[0])
+        compiled: Compiled = json.loads(kept[0]) | {"owner": source.owner}
+        refuse_stranger_s(compiled)
         return compiled
     # The costly half: only after a change, and never while archiving goes on quietly.
     from drkit.config.compiled import compile_policy  # noqa: PLC0415
@@ -129,9 +132,9 @@ def _only(
             f"several policies could be meant: {names}",
             hint="choose one with --policy NAME",
         )
+    if not known:
+        raise no_policy_at_all(directories)
     raise NotFound(
-        f"none of the policies is for this cluster; known are {names}"
-        if known
-        else f"there is no policy in {', '.join(directories) or '/etc/drkit/policies'}",
+        f"none of the policies is for this cluster; known are {names}",
         hint="choose one with --policy NAME, or search elsewhere with --policy-dir",
     )

@@ -6,6 +6,10 @@ holds would cost it more than the work itself.
 
 from __future__ import annotations
 
+from drkit.config.repository_url import split_repository_url
+from drkit.config.trust import Exposed, believed_users, refuse_another_s
+from drkit.errors import PolicyError
+
 TYPE_CHECKING = False  # without importing typing
 if TYPE_CHECKING:
     from typing import TypedDict
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
             keys: a reference per purpose, and per signing.
             trusted: public keys, `ed25519:` and 64 hexadecimal digits.
             wal_timeout: in seconds.
+            owner: as `Policy.owner`.
         """
 
         name: str
@@ -35,6 +40,7 @@ if TYPE_CHECKING:
         trusted: list[str]
         compression_level: int
         wal_timeout: float
+        owner: int
 
 
 def compile_policy(policy: Policy) -> Compiled:
@@ -52,7 +58,49 @@ def compile_policy(policy: Policy) -> Compiled:
         "trusted": list(policy.keys.trusted),
         "compression_level": policy.backup.compression_level,
         "wal_timeout": policy.wal.timeout.total_seconds(),
+        "owner": policy.owner,
     }
+
+
+def owned(policy: Policy, owner: int) -> Policy:
+    """Return a policy as that of whoever can change its file.
+
+    Raises:
+        PolicyError: it is another user's, and names what is not his.
+    """
+    from dataclasses import replace  # noqa: PLC0415  archiving has no policies
+
+    policy = replace(policy, owner=owner)
+    refuse_stranger_s(compile_policy(policy))
+    return policy
+
+
+def refuse_stranger_s(compiled: Compiled) -> None:
+    """Refuse another user's policy that names what is not his; only root reads such.
+
+    Raises:
+        PolicyError: says what.
+    """
+    named = (
+        ("cluster.data_directory", compiled["data_directory"]),
+        ("repository.url", repository_directory(compiled["repository_url"])),
+    )
+    try:
+        refuse_another_s(compiled["path"], compiled["owner"], named)
+    except Exposed as error:
+        raise PolicyError(error.message, hint=error.hint) from None
+
+
+def secret_owners(compiled: Compiled) -> frozenset[int]:
+    """Return who may own the files of a policy's secrets."""
+    repository = repository_directory(compiled["repository_url"])
+    return believed_users(compiled["owner"], [compiled["data_directory"], repository])
+
+
+def repository_directory(url: str) -> str | None:
+    """Return the directory that a repository's address names, if it names one."""
+    scheme, path, _ = split_repository_url(url)
+    return path if scheme == "file" else None
 
 
 def _s3(access: S3Access | None) -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr, ValidationError
 
+from drkit.config.compiled import owned
 from drkit.config.consistency import contradictions
 from drkit.config.discovery import read_policy_file
 from drkit.config.document import Document, Path, Problem, read_document
@@ -32,7 +33,8 @@ def load_policy(path: str | os.PathLike[str], environ: Mapping[str, str]) -> Pol
             `file:line: field: what is wrong; what to write instead`.
     """
     absolute = os.path.abspath(path)
-    return parse_policy(read_policy_file(absolute), absolute, environ)
+    data, owner = read_policy_file(absolute)
+    return owned(parse_policy(data, absolute, environ), owner)
 
 
 def parse_policy(data: bytes, path: str, environ: Mapping[str, str]) -> Policy:

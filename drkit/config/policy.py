@@ -161,6 +161,8 @@ class Policy:
 
     Attributes:
         path: absolute, of the file that it came from; empty if from none.
+        owner: who can change that file: root, this user, or, where root reads it,
+            another one, who owns all that it names.
     """
 
     name: str
@@ -174,3 +176,4 @@ class Policy:
     heartbeat: HeartbeatRules
     verification: VerificationRules
     wal: WalRules
+    owner: int = 0

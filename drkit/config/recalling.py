@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from drkit.config.cache import read_entry, read_source, write_entry
 from drkit.config.codec import decode_policy, encode
-from drkit.config.compiled import compile_policy
+from drkit.config.compiled import compile_policy, owned
 from drkit.config.discovery import find_policies, is_path, no_such_policy
 from drkit.config.policy import default_jobs
 from drkit.errors import NotFound, PolicyError
@@ -31,7 +31,8 @@ def recall_policy(path: str | os.PathLike[str], environ: Mapping[str, str]) -> P
         NotFound, PolicyError: as `drkit.config.loading.load_policy`.
     """
     source = read_source(os.fspath(path), environ)
-    return _recall(source) or check_and_keep(source, environ)
+    kept = _recall(source)
+    return owned(kept, source.owner) if kept else check_and_keep(source, environ)
 
 
 def check_and_keep(source: Source, environ: Mapping[str, str]) -> Policy:
@@ -42,7 +43,7 @@ def check_and_keep(source: Source, environ: Mapping[str, str]) -> Policy:
     """
     from drkit.config.loading import parse_policy  # noqa: PLC0415  the costly half
 
-    policy = parse_policy(source.data, source.path, environ)
+    policy = owned(parse_policy(source.data, source.path, environ), source.owner)
     values = {"cpus": default_jobs(), "policy": encode(policy)}
     write_entry(source, compile_policy(policy), values)
     return policy
@@ -81,7 +82,7 @@ def find_policy(
         return os.path.abspath(policy)
     directories = list(directories)
     files = find_policies(directories)
-    names = {path: name for path in files if (name := _name_in(path, environ))}
+    names, refused = _names_in(files, environ)
     found = [path for path, name in names.items() if name == policy]
     # A file too broken to have a name may still be meant by what it is called.
     found = found or [
@@ -95,19 +96,31 @@ def find_policy(
             hint="give one of them another name, or name the file you mean",
         )
     if not found:
-        raise no_such_policy(policy, names.values(), directories)
+        raise no_such_policy(policy, names.values(), directories, refused)
     return found[0]
 
 
-def _name_in(path: str, environ: Mapping[str, str]) -> str | None:
+def _names_in(
+    files: Iterable[str], environ: Mapping[str, str]
+) -> tuple[dict[str, str], list[str]]:
+    """Return the names in policy files, and why some could not be read."""
+    names: dict[str, str] = {}
+    refused: list[str] = []
+    for path in files:
+        try:
+            name = _name_in(path, environ)
+        except (PolicyError, NotFound) as error:
+            refused.append(error.message)
+        else:
+            names |= {path: name} if isinstance(name, str) and name else {}
+    return names, refused
+
+
+def _name_in(path: str, environ: Mapping[str, str]) -> object:
     """Return the name in a policy file, however wrong the rest is."""
-    try:
-        source = read_source(path, environ)
-        kept = read_entry(source)
-        name = json.loads(kept[0])["name"] if kept else _name_in_yaml(source.data)
-    except (PolicyError, NotFound):
-        return None
-    return name if isinstance(name, str) else None
+    source = read_source(path, environ)
+    kept = read_entry(source)
+    return json.loads(kept[0])["name"] if kept else _name_in_yaml(source.data)
 
 
 def _name_in_yaml(data: bytes) -> object:

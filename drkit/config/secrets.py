@@ -10,19 +10,19 @@ import errno
 import os
 import stat
 
+from drkit.config.trust import Exposed, own_users, refuse_strangers
 from drkit.errors import KeyUnavailable, PolicyError
 from drkit.rights import run_as_owner
 
 TYPE_CHECKING = False  # without importing typing
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from typing import Any, Never
 
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
     from pydantic_core import CoreSchema
 
 MAX_SECRET = 64 << 10
-_TOO_OPEN = stat.S_IRWXG | stat.S_IRWXO
 _FORMS = "write env:NAME, file:/path or credential:NAME"
 
 
@@ -102,24 +102,27 @@ class SecretReference:
         """Return the reference as the content of the policy field `field`."""
         return SecretReference(self._scheme, self._target, field)
 
-    def resolve(self, environ: Mapping[str, str]) -> Secret:
+    def resolve(
+        self, environ: Mapping[str, str], users: Collection[int] | None = None
+    ) -> Secret:
         """Fetch the secret, without the line end that editors leave behind it.
 
         Args:
             environ: the process's environment.
+            users: who may own its file; root and this user by default.
 
         Raises:
             PolicyError: the variable is not set.
-            KeyUnavailable: the file is missing, unreadable, empty, no text, or open to
-                other users.
+            KeyUnavailable: the file is missing, unreadable, empty, no text, open to
+                other users, or could have been changed by them.
         """
         if self._scheme == "env":
             return self._from_variable(environ)
         if self._scheme == "credential":
             # systemd keeps other users out of the directory, and shows an access list
-            # as group permissions of the file: its mode says nothing here.
-            return _read(self._credential_path(environ), self, private=False)
-        return _read(self._target, self, private=True)
+            # as group permissions of the file: who may read it is not told by its mode.
+            return _read(self._credential_path(environ), self, None, private=False)
+        return _read(self._target, self, users, private=True)
 
     def _from_variable(self, environ: Mapping[str, str]) -> Secret:
         value = environ.get(self._target, "")
@@ -225,34 +228,34 @@ def _path(target: str, folder: str | None) -> str:
 _TARGETS = {"env": _variable, "file": _path, "credential": _credential}
 
 
-def _read(path: str, reference: SecretReference, *, private: bool) -> Secret:
+def _read(
+    path: str,
+    reference: SecretReference,
+    users: Collection[int] | None,
+    *,
+    private: bool,
+) -> Secret:
     """Read one secret file; `private` demands that no other user can."""
     try:
         with open(path, "rb", opener=_without_waiting) as file:
             status = os.fstat(file.fileno())
-            _require_private_file(status, path, reference, private=private)
+            if not stat.S_ISREG(status.st_mode):
+                raise KeyUnavailable(f"{reference.owner}: {path} is not a file")
+            users = own_users() if users is None else users
+            refuse_strangers(path, status, users, private=private)
             data = file.read(MAX_SECRET + 1)
     except OSError as error:
         raise _unreadable(path, reference, error) from error
+    except Exposed as error:
+        raise KeyUnavailable(
+            f"{reference.owner}: {error.message}", hint=error.hint
+        ) from None
     return Secret(_text(data, path, reference))
 
 
 def _without_waiting(path: str, flags: int) -> int:
     """Open a file, and a named pipe without waiting for its writer."""
     return os.open(path, flags | os.O_NONBLOCK)
-
-
-def _require_private_file(
-    status: os.stat_result, path: str, reference: SecretReference, *, private: bool
-) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise KeyUnavailable(f"{reference.owner}: {path} is not a file")
-    if private and status.st_mode & _TOO_OPEN:
-        raise KeyUnavailable(
-            f"{reference.owner}: other users can get at {path} "
-            f"(mode {stat.S_IMODE(status.st_mode):04o})",
-            hint=f"chmod 600 {path}, and think about who may have read it",
-        )
 
 
 def _unreadable(

@@ -108,6 +108,7 @@ def make_site(
     )
     storage = LocalStorage.create(root / "repository")
     create_identity(storage, datetime.now(UTC))
+    give_to(account, root)
     site.repository().log.append(lambda _: Open(name, system, segment_size))
     give_to(account, root)
     return site
