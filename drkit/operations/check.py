@@ -221,6 +221,7 @@ def _log_is_unreadable(found: _Found) -> bool:
 
 def _server(subject: Subject, found: _Found) -> Iterator[Finding]:
     found.connection = subject.connect()
+    yield preflight.check_transport(found.connection, subject.source)
     yield preflight.check_rights(found.connection, subject.source)
     if subject.fingerprint is not None:
         yield preflight.check_fingerprint(found.connection, subject.fingerprint)

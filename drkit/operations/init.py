@@ -61,11 +61,14 @@ class Site(Protocol):
     def key_path(self, purpose: str) -> str:
         """Return the absolute path of a key file."""
 
-    def read_key(self, purpose: str) -> str | None:
+    def read_key(self, purpose: str, owner: Owner | None) -> str | None:
         """Return what a key file holds; None if there is none.
 
+        Args:
+            owner: who may own it beside root and this user.
+
         Raises:
-            KeyUnavailable: it can't be read, or others can.
+            KeyUnavailable: it can't be read, or others can, or could have written it.
         """
 
     def refuse_existing_policy(self) -> None:
@@ -164,7 +167,7 @@ def initialise(
     site.refuse_existing_policy()
     facts = _look_at(connection, request)
     owner = _owner(facts, request.source)
-    keys = _settle_keys(site)
+    keys = _settle_keys(site, owner)
     draft = _draft(request, facts, site, keys)
     site.accept(draft)
 
@@ -261,18 +264,18 @@ def _owner(facts: ServerFacts, source: str) -> Owner | None:
     return found.st_uid, found.st_gid
 
 
-def _settle_keys(site: Site) -> _Keys:
+def _settle_keys(site: Site, owner: Owner | None) -> _Keys:
     """Take the keys that are there, and make up the others; nothing is written."""
     texts: dict[str, str] = {}
     new: list[str] = []
     for purpose in PURPOSES:
-        found = site.read_key(purpose)
+        found = site.read_key(purpose, owner)
         if found is None:
             new.append(purpose)
             found = format_kek(purpose, os.urandom(KEY_BYTES))
         parse_kek(found, purpose, site.key_path(purpose))
         texts[purpose] = found
-    seed = site.read_key(SIGNING)
+    seed = site.read_key(SIGNING, owner)
     if seed is None:
         new.append(SIGNING)
         seed = format_signing_key(os.urandom(KEY_BYTES))

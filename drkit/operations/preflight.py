@@ -24,6 +24,7 @@ from drkit.postgres.readiness import (
     server_time,
     setting_values,
 )
+from drkit.postgres.transport import read_transport
 from drkit.postgres.walfile import MAJOR_VERSIONS
 from drkit.rights import run_as_owner
 
@@ -52,6 +53,28 @@ _OF_THE_PRIMARY = frozenset(
     }
 )
 _RECENT = 8  # segments; an archiver that is further behind is as good as none
+
+
+def check_transport(connection: Connection, source: str) -> Finding:
+    """Look at who can listen to what goes between here and the server, or forge it."""
+    way = read_transport(connection.pgconn)
+    what = "whole backups, " if source == "stream" else ""
+    if way.tells:
+        return warning(
+            "connection",
+            f"{way.place}: require_auth gives the password to whoever answers there",
+            "take require_auth out of cluster.url, or add sslmode=verify-full",
+        )
+    if way.verified or way.local:
+        how = "TLS, and its certificate is verified" if way.verified else "this host"
+        return ok("connection", f"{way.place}: {how}")
+    how = "through TLS, but to whoever answers" if way.encrypted else "in clear"
+    return warning(
+        "connection",
+        f"{way.place}: {what}what drkit asks and is answered goes over the network "
+        f"{how}",
+        "let cluster.url say sslmode=verify-full and sslrootcert",
+    )
 
 
 def check_rights(connection: Connection, source: str) -> Finding:

@@ -18,6 +18,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from drkit.errors import PostgresRefused, PostgresUnreachable, UsageError
 from drkit.postgres.peer import acting_as, socket_owner
 from drkit.postgres.session_settings import pin
+from drkit.postgres.transport import guarded, not_proven
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -239,7 +240,8 @@ def _log_in(conninfo: str) -> Connection:
 
 def _conninfo(url: str, password: str | None, purpose: str, **extra: str) -> str:
     try:
-        given = {name: value for name, value in conninfo_to_dict(url).items() if value}
+        found = conninfo_to_dict(url).items()
+        given = {name: str(value) for name, value in found if value}
     except psycopg.Error:
         raise UsageError(
             "the connection URL is malformed",  # and may hold a password: not shown
@@ -248,7 +250,7 @@ def _conninfo(url: str, password: str | None, purpose: str, **extra: str) -> str
         ) from None
     if password is not None:
         extra["password"] = password
-    merged = _PARAMETERS | given | extra
+    merged = _PARAMETERS | given | guarded(given) | extra
     return make_conninfo("", **(merged | {"application_name": f"drkit {purpose}"}))
 
 
@@ -273,6 +275,9 @@ def _login_error(
     error: psycopg.Error, url: str, password: str | None
 ) -> PostgresUnreachable | PostgresRefused:
     text = _without_secrets(str(error).strip(), url, password)
+    refused = not_proven(text)
+    if refused is not None:
+        return refused
     not_yet = "starting up" in text or "shutting down" in text or "recovery" in text
     if "FATAL:" in text and not not_yet:
         return PostgresRefused(

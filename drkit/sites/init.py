@@ -10,6 +10,7 @@ from drkit.config.compiled import compile_policy
 from drkit.config.environment import OVERRIDES
 from drkit.config.loading import parse_policy
 from drkit.config.repository_url import split_repository_url
+from drkit.config.trust import own_users
 from drkit.config.writing import (
     KEY_MODE,
     POLICY_MODE,
@@ -47,10 +48,13 @@ class InitSite:
         """Return the absolute path of a key file."""
         return os.path.join(self._keys_dir, f"{purpose}.key")
 
-    def read_key(self, purpose: str) -> str | None:
+    def read_key(self, purpose: str, owner: tuple[int, int] | None) -> str | None:
         """Return what a key file holds; None if there is none."""
         path = self.key_path(purpose)
-        return self._secrets.resolve(f"file:{path}") if os.path.lexists(path) else None
+        if not os.path.lexists(path):
+            return None
+        users = own_users() | ({owner[0]} if owner else set())
+        return self._secrets.resolve(f"file:{path}", users)
 
     def refuse_existing_policy(self) -> None:
         """Raise PolicyError if there is a policy of that name already."""
