@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from drkit.repository.repository import Repository
 
 _ATTEMPT = re.compile(r"([0-9]{8}-[0-9]{6}-[a-z]+)-([0-9a-f]{32})\Z")
-_NUMBER = re.compile(r"[0-9]{10}\Z")
+_NUMBER = re.compile(r"([0-9]{10})(?:-[1-9][0-9]*)?\Z")  # also of further names
 _TRIED = 20  # of objects that may be anybody's, so that their number costs nobody much
 
 
@@ -128,7 +128,7 @@ def _numbered(infos: Iterable[ObjectInfo]) -> Iterator[ObjectInfo]:
 
 
 def _number(info: ObjectInfo) -> int:
-    return int(info.name.rpartition("/")[2])
+    return int(info.name.rpartition("/")[2][:10])
 
 
 def _is_ours(repository: Repository, info: ObjectInfo, purpose: str) -> bool:

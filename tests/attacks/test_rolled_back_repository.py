@@ -26,6 +26,7 @@ from drkit.operations.expire import execute_expire, plan_expire
 from drkit.operations.heads import confirm_head, log_standing
 from drkit.repository.heads import head_of
 from drkit.repository.manifests import read_manifest
+from drkit.repository.objects import Sealing, seal
 from tests import evidence
 from tests.builders import World, back_up, begin, copy_of
 from tests.faults import FOREVER, FaultyStorage
@@ -227,6 +228,16 @@ def test_evidence_of_later_entries_is_an_alarm() -> None:
     confirm_head(world.repository(host="new"))
     cut_off(world, 1)
     with pytest.raises(RolledBack, match="alpha/evidence/0000000001"):
+        confirm_head(world.repository(host="new"))
+
+
+def test_evidence_at_a_further_name_shows_it_too() -> None:
+    world = World()
+    repository = world.repository()
+    name = f"{repository.layout.evidence_record(3)}-1"
+    sealing = Sealing(repository.log.dek(), repository.lineage, name)
+    world.storage.put(name, seal(sealing, b"a record"))
+    with pytest.raises(RolledBack, match=name):
         confirm_head(world.repository(host="new"))
 
 
