@@ -57,7 +57,8 @@ def info(
     Reads the repository only; the database may be gone. Exits with 3 if objectives.rpo
     is missed: if the newest moment that can be restored is older than it. Where the
     archived WAL can't be looked into, as without keys.wal, it shows all the rest and
-    exits with the code of that error; with 15 if the log's newest entries are gone.
+    exits with the code of that error; with 15 if the log's newest entries are gone, or
+    one can't be believed: then it shows what is proven in front of that.
     """
     expected = read_head(expect_head)
     found: list[ClusterInfo] = []

@@ -118,6 +118,14 @@ def restore(
     plan: Annotated[
         bool, typer.Option("--plan", help="Say what would be done, and do nothing.")
     ] = False,
+    log_until: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Believe the log up to entry N only, where a later one is damaged.",
+        ),
+    ] = None,
     jobs: Annotated[
         int | None,
         typer.Option(
@@ -152,6 +160,7 @@ def restore(
     tablespaces = _tablespaces(tablespace_map or [])
     loaded = session.policy(policy)
     repository = wiring.open_repository(loaded, session.secrets)
+    _read_log(session, repository, log_until)
     standing = _standing(session, repository, expected_head)
     request = _request(loaded, repository, options, label, directory, tablespaces, jobs)
     made = _plan(repository, replace(request, delta=delta))
@@ -204,6 +213,27 @@ def _run(
         page([f"{text}{patched_text(patched)}", next_steps(made)]),
         {**shown, **done, "delta": patched_json(patched)},
     )
+
+
+def _read_log(session: Session, repository: Repository, until: int | None) -> None:
+    """Read the log, as far as it is asked for, and warn of what is odd about it."""
+    from drkit.operations.alarms import need_whole_log, warn_of_log
+
+    if until is not None:
+        repository.log.stop_at(until)
+    need_whole_log(repository)
+    if until is not None:
+        if repository.log.head != until:
+            raise UsageError(
+                f"--log-until {until}: the log has no entry {until}; the one before "
+                f"it is {repository.log.head}",
+                hint="the error that the log's reading ends with names a number",
+            )
+        session.progress.warning(
+            f"the log was read up to entry {until}, as --log-until says: backups that "
+            "came or went later are not known to this restore"
+        )
+    warn_of_log(repository, session.progress)
 
 
 def _plan(repository: Repository, request: RestoreRequest) -> RestorePlan:

@@ -6,16 +6,17 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from drkit.errors import DrkitError, Locked, ObjectExists
+from drkit.errors import DrkitError, Locked
 from drkit.model.log import Abandon, AttemptState
 from drkit.operations.whole import deleted_parts, is_whole
-from drkit.repository.lease import LEASE_FOR, RENEW_EVERY, Holder, Leases
+from drkit.repository.lease import LEASE_FOR, RENEW_EVERY, Holder, leases_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from drkit.model.log import Begin, Entry, LogState
     from drkit.protocols import Progress
+    from drkit.repository.lease import Leases
     from drkit.repository.repository import Repository
 
 _FORGET = 3 * LEASE_FOR  # an attempt without any lease is dead after this long
@@ -31,7 +32,7 @@ def leased(
     Raises:
         Locked: another attempt holds one.
     """
-    leases = Leases(repository.storage, repository.layout, repository.clock)
+    leases = leases_of(repository)
     here = Holder.this(host)
     for other in leases.held(here).values():
         raise Locked(
@@ -58,8 +59,6 @@ def _renewed(
         while not done.wait(RENEW_EVERY.total_seconds()):
             try:
                 leases.renew(attempt, here, number)
-            except ObjectExists:
-                pass  # stored the last time, but the store's answer was lost
             except DrkitError as error:
                 progress.warning("could not renew the lease", error=str(error))
                 continue
@@ -88,7 +87,7 @@ def abandon_dead(repository: Repository, host: str, progress: Progress) -> None:
     The caller has confirmed the log's head. What may be a backup stays, and is told.
     """
     state = repository.log.read()
-    leases = Leases(repository.storage, repository.layout, repository.clock)
+    leases = leases_of(repository)
     held = leases.held(Holder.this(host))
     running = {begin.attempt for begin in state.running()}
     for idle in leases.attempts() - held.keys() - running:
@@ -171,9 +170,9 @@ def _has_objects(repository: Repository, begin: Begin) -> bool:
 
 def _is_dead(repository: Repository, begin: Begin, host: str) -> bool:
     """Judge an attempt without a valid lease by its own and its entry's age."""
-    leases = Leases(repository.storage, repository.layout, repository.clock)
+    leases = leases_of(repository)
     lapsed = leases.last(begin.attempt)
-    if lapsed is not None and lapsed.holder.gone(Holder.this(host)):
+    if lapsed is not None and lapsed.gone(Holder.this(host)):
         return True
     began = next(
         logged.time for logged in repository.log.entries if logged.entry == begin
@@ -224,9 +223,7 @@ def delete_attempt(repository: Repository, begin: Begin, progress: Progress) -> 
         names += [info.name for info in repository.storage.list(keys)]
     for name in names:  # packs come behind what names them, keys come last
         repository.storage.delete(name)
-    Leases(repository.storage, repository.layout, repository.clock).release(
-        begin.attempt
-    )
+    leases_of(repository).release(begin.attempt)
     if names:
         progress.event("left-overs swept", label=begin.label, objects=len(names))
     return len(names)

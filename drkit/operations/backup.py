@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from drkit.errors import DrkitError
 from drkit.model.label import new_label
+from drkit.operations.alarms import warn_of_log
 from drkit.operations.attempts import abandon_dead, give_up, leased
 from drkit.operations.backup_options import Begun
 from drkit.operations.heads import confirm_head
@@ -43,6 +44,7 @@ def take_backup(
         RolledBack: the log's newest entries are gone or hidden; nothing is written.
     """
     confirm_head(repository)
+    warn_of_log(repository, progress)
     abandon_dead(repository, options.host, progress)
     attempt = os.urandom(16).hex()
     with (

@@ -200,7 +200,9 @@ def _evidence(_: Subject, found: _Found) -> Iterator[Finding]:
     if _log_is_unreadable(found):
         yield skipped("evidence", _NO_LOG)
         return
-    damage = check_evidence(found.repository)
+    damage, passed = check_evidence(found.repository)
+    if passed:
+        yield warning("evidence", "; ".join(passed))
     if damage is None:
         count = len(found.repository.log.state.evidence)
         yield ok(
@@ -215,7 +217,8 @@ def _evidence(_: Subject, found: _Found) -> Iterator[Finding]:
 
 def _log_is_unreadable(found: _Found) -> bool:
     return any(
-        one.name == "log" and one.state is not State.OK for one in found.findings
+        one.name == "log" and one.state in (State.FAILED, State.SKIPPED)
+        for one in found.findings
     )
 
 

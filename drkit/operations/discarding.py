@@ -13,7 +13,7 @@ from drkit.errors import Locked, NotFound, UsageError
 from drkit.model.log import AttemptState
 from drkit.operations.attempts import abandon, delete_attempt
 from drkit.repository.heads import head_of
-from drkit.repository.lease import Holder, Leases
+from drkit.repository.lease import Holder, leases_of
 from drkit.repository.unlisted import list_stored
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _refuse_listed(repository: Repository, label: str) -> None:
 
 
 def _refuse_running(repository: Repository, begin: Begin) -> None:
-    leases = Leases(repository.storage, repository.layout, repository.clock)
+    leases = leases_of(repository)
     held = leases.held(Holder.this(repository.log.identity.host))
     if begin.attempt in held:
         raise Locked(

@@ -10,6 +10,7 @@ from drkit.errors import ClockImplausible, Retained
 from drkit.model.clock import clock_doubt
 from drkit.model.fate import fates, lapsed
 from drkit.model.log import AttemptState, ExpireDone, ExpireIntent, Unpin
+from drkit.operations.alarms import log_alarms
 from drkit.operations.attempts import abandon_dead
 from drkit.operations.deleting import delete_all, delete_backup, needed_keys
 from drkit.operations.expire_wal import NothingToWrite, expire_wal
@@ -111,7 +112,7 @@ def plan_expire(
     chains = _chains(catalog, judged)
     limit = retention.max_deletions if most is None else most
     going, deferred = _limited(chains, limit)
-    notes = []
+    notes = [*log_alarms(repository)]
     if unreadable:
         notes.append(
             f"{unreadable} timeline histories can't be read: more WAL is kept than may "

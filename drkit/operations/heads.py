@@ -5,18 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from drkit.errors import RolledBack
+from drkit.errors import Corrupt, RolledBack
 from drkit.model.log import AttemptState
 from drkit.model.log_head import KnownHead
+from drkit.operations.alarms import log_alarms
 from drkit.operations.whole import is_whole
 from drkit.repository.heads import head_of
-from drkit.repository.lease import Holder, Leases
+from drkit.repository.lease import Holder, leases_of
 from drkit.repository.unlisted import Listed, Unlisted, find_unlisted, list_stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from drkit.model.log_head import LogHead
+    from drkit.repository.log import Log
     from drkit.repository.repository import Repository
 
 _SHOWN = 3
@@ -35,7 +37,7 @@ class LogStanding:
     """
 
     head: LogHead | None
-    alarms: tuple[RolledBack, ...]
+    alarms: tuple[Corrupt, ...]
     uncommitted: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -56,9 +58,10 @@ def log_standing(
     """
     log = repository.log
     known, listed = log.guard.memory.recall(), list_stored(repository)
+    log.read_proven()
     repository.backups()
     unlisted = find_unlisted(repository, listed)
-    alarms = tuple(_alarms(repository, known, expected, unlisted))
+    alarms = (*_broken(log), *_alarms(repository, known, expected, unlisted))
     if not alarms:
         log.guard.remember(log)
     return LogStanding(
@@ -123,6 +126,15 @@ def accept_head(repository: Repository, accepted: LogHead) -> KnownHead | None:
     return known
 
 
+def _broken(log: Log) -> Iterator[Corrupt]:
+    """Yield why no entry behind the head is believed, where one is not."""
+    if log.broken is not None:
+        yield Corrupt(
+            f"the log is believed up to entry {log.head} only: {log.broken.message}",
+            hint=log.broken.hint,
+        )
+
+
 def _alarms(
     repository: Repository,
     known: KnownHead | None,
@@ -168,7 +180,7 @@ def _cut_off(repository: Repository, unlisted: Unlisted) -> Iterator[RolledBack]
 def _uncommitted(repository: Repository, listed: Listed) -> Iterator[str]:
     """Yield whole backups without a commit, but those that are just being taken."""
     attempts = repository.log.state.attempts
-    leases = Leases(repository.storage, repository.layout, repository.clock)
+    leases = leases_of(repository)
     held = leases.held(Holder.this(repository.log.identity.host))
     for one in listed.attempts:
         attempt = attempts.get(one.attempt)
@@ -183,6 +195,7 @@ def _uncommitted(repository: Repository, listed: Listed) -> Iterator[str]:
 
 
 def _notes(repository: Repository, unlisted: Unlisted) -> Iterator[str]:
+    yield from log_alarms(repository)
     behind = repository.layout.log_entry(repository.log.head + 1)
     if repository.storage.hidden(behind) is None:
         yield (

@@ -14,7 +14,7 @@ from drkit.operations.known import known_losses
 from drkit.operations.retaining import catalog_of, read_histories
 from drkit.operations.wal_status import wal_status
 from drkit.operations.windows import Restorable, restorable
-from drkit.repository.lease import Holder, Leases
+from drkit.repository.lease import Holder, leases_of
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -123,6 +123,7 @@ def cluster_info(
 
     Raises:
         RepositoryMissing: this cluster was never set up here.
+        Corrupt: not even the log's first entry can be believed.
     """
     standing = log_standing(repository, expected)
     backups = tuple(commit.backup for commit in repository.backups())
@@ -174,7 +175,7 @@ def _fates(
 
 
 def _running(repository: Repository, host: str) -> tuple[RunningAttempt, ...]:
-    leases = Leases(repository.storage, repository.layout, repository.clock)
+    leases = leases_of(repository)
     begun = {
         entry.entry: entry
         for entry in repository.log.entries

@@ -10,6 +10,7 @@ from drkit.crypto.signing import format_public
 from drkit.errors import DrkitError, KeyUnavailable
 from drkit.model.finding import Finding, failed, ok, skipped, warning
 from drkit.model.log import AttemptState
+from drkit.operations.alarms import log_alarms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -260,7 +261,14 @@ def _check_log(repository: Repository) -> Finding:
         backups = repository.backups()
     except DrkitError as error:
         return failed("log", error)
-    entries = len(repository.log.entries)
+    entries, alarms = len(repository.log.entries), log_alarms(repository)
+    if alarms:
+        return warning(
+            "log",
+            "; ".join(alarms),
+            hint="look who can write to the repository; objects that are no entries "
+            "may be deleted once a later entry is there",
+        )
     return ok(
         "log", f"{entries} entries, all signed by trusted keys; {len(backups)} backups"
     )

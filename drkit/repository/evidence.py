@@ -14,20 +14,25 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from drkit import workers
-from drkit.errors import Corrupt, KeyUnavailable, ObjectExists, ObjectNotFound
+from drkit.errors import Corrupt, ObjectExists
 from drkit.model.log import Evidence, Proven
-from drkit.repository import limits
 from drkit.repository.attestation import (
-    MAX_ENVELOPE,
     NOTHING,
     Signed,
     breaks,
-    open_record,
     sign_record,
     stretch,
 )
 from drkit.repository.dating import LogTimes, Misdated
-from drkit.repository.objects import Sealing, seal, unseal
+from drkit.repository.evidence_objects import (
+    Bad,
+    Found,
+    Missing,
+    find_record,
+    foreign,
+    holds_record,
+)
+from drkit.repository.objects import Sealing, seal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -38,7 +43,7 @@ if TYPE_CHECKING:
 
 _READERS = 8
 _COPY = "restore what is missing from a copy of the repository"
-_NAME = re.compile(r"[0-9]{10}\Z")
+_NAME = re.compile(r"[0-9]{10}(?:-[0-9]+)?\Z")
 
 
 class Place(NamedTuple):
@@ -59,11 +64,13 @@ class Chain(NamedTuple):
         records: those that could be read, in order.
         problems: what is wrong with the chain, each a sentence; empty if it is whole.
         misdated: records that are there, and not of the time that they say.
+        passed: what lies at the next record's names and is none, each a sentence.
     """
 
     records: tuple[Signed, ...]
     problems: tuple[str, ...]
     misdated: tuple[Misdated, ...] = ()
+    passed: tuple[str, ...] = ()
 
     @property
     def doubts(self) -> tuple[str, ...]:
@@ -91,13 +98,13 @@ def append(repository: Repository, build: Callable[[int, str], Record]) -> Place
         KeyUnavailable: the signing key can't be read.
     """
     while True:
-        sequence, previous = _end(repository)
+        end, previous = _end(repository)
+        sequence, name = end.sequence, end.free
         record = build(sequence, previous)
-        problem = _foreign(repository, record, sequence)
+        problem = foreign(repository, record, sequence)
         if problem is not None or record.previous != previous:
             raise ValueError(f"the record {problem or 'follows another one'}")
         envelope = sign_record(record, repository.log.identity.signer())
-        name = repository.layout.evidence_record(sequence)
         sealing = Sealing(repository.log.dek(), repository.lineage, name)
         try:
             repository.storage.put(name, seal(sealing, envelope))
@@ -134,14 +141,18 @@ def read_chain(repository: Repository) -> Chain:
     listed = _listed(repository)
     repository.backups()
     found = _fetch(repository, range(len(repository.log.state.evidence)))
-    while not isinstance(one := _read(repository, len(found)), _Missing):
+    while not isinstance(one := find_record(repository, len(found)), Missing):
         found.append(one)
     records = tuple(one for one in found if isinstance(one, Signed))
+    later = [sequence for sequence in listed if sequence > len(found)]
+    beyond = [sequence for sequence in later if holds_record(repository, sequence)]
+    strays = (repository.layout.evidence_record(n) for n in {*later} - {*beyond})
     times = LogTimes(repository.log.entries, repository.clock.now())
     return Chain(
         records,
-        tuple(_problems(repository, found, listed)),
+        tuple(_problems(repository, found, beyond)),
         tuple(times.misdated(one.record for one in records)),
+        (*one.passed, *(f"object {name} is no record" for name in sorted(strays))),
     )
 
 
@@ -174,34 +185,22 @@ def read_record(repository: Repository, sequence: int) -> Signed:
     Raises:
         Corrupt: it is missing, or not a record of this place.
     """
-    found = _read(repository, sequence)
+    found = find_record(repository, sequence)
     if isinstance(found, Signed):
         return found
     name = repository.layout.evidence_record(sequence)
-    what = found.what if isinstance(found, _Bad) else f"record {name} is missing"
+    what = found.what if isinstance(found, Bad) else f"record {name} is missing"
     raise Corrupt(what, hint=_COPY)
 
 
 def head_digest(repository: Repository) -> str:
     """Return the newest record's digest; empty if there is none."""
-    sequence, previous = _end(repository, anchor=False)
-    return previous if sequence else ""
+    end, previous = _end(repository, anchor=False)
+    return previous if end.sequence else ""
 
 
-class _Missing(NamedTuple):
-    sequence: int
-
-
-class _Bad(NamedTuple):
-    sequence: int
-    what: str
-
-
-_Found = Signed | _Missing | _Bad
-
-
-def _end(repository: Repository, *, anchor: bool = True) -> tuple[int, str]:
-    """Return the next record's sequence and the digest of the last one.
+def _end(repository: Repository, *, anchor: bool = True) -> tuple[Missing, str]:
+    """Return the place of the next record and the digest of the last one.
 
     Args:
         repository: of the cluster.
@@ -210,8 +209,8 @@ def _end(repository: Repository, *, anchor: bool = True) -> tuple[int, str]:
     repository.backups()
     known = repository.log.state.evidence
     sequence, previous = len(known), known[-1] if known else NOTHING
-    while not isinstance(one := _read(repository, sequence), _Missing):
-        if isinstance(one, _Bad):
+    while not isinstance(one := find_record(repository, sequence), Missing):
+        if isinstance(one, Bad):
             raise Corrupt(one.what, hint=_COPY)
         if one.record.previous != previous:
             raise Corrupt(
@@ -222,7 +221,7 @@ def _end(repository: Repository, *, anchor: bool = True) -> tuple[int, str]:
         if anchor:
             _anchor(repository, Place(sequence, one.digest))
         sequence, previous = sequence + 1, one.digest
-    return sequence, previous
+    return one, previous
 
 
 def _anchor(repository: Repository, place: Place) -> None:
@@ -234,62 +233,33 @@ def _anchor(repository: Repository, place: Place) -> None:
 def _listed(repository: Repository) -> list[int]:
     prefix = repository.layout.evidence()
     names = [info.name.removeprefix(prefix) for info in repository.storage.list(prefix)]
-    return [int(name) for name in names if _NAME.match(name)]
+    return [int(name[:10]) for name in names if _NAME.match(name)]
 
 
-def _fetch(repository: Repository, sequences: Sequence[int]) -> list[_Found]:
+def _fetch(repository: Repository, sequences: Sequence[int]) -> list[Found]:
     """Read records on several threads: ten years of days are 3,650 objects."""
-    found: dict[int, _Found] = {}
+    found: dict[int, Found] = {}
 
     def read(place: int, stop: Stop) -> None:
         for sequence in sequences[place::_READERS]:
             if stop.is_set():
                 return
-            found[sequence] = _read(repository, sequence)
+            found[sequence] = find_record(repository, sequence)
 
     count = min(_READERS, len(sequences))
     workers.run([partial(read, place) for place in range(count)])
     return [found[sequence] for sequence in sequences]
 
 
-def _read(repository: Repository, sequence: int) -> _Found:
-    name = repository.layout.evidence_record(sequence)
-    find = repository.keyring.finder("catalog")
-    try:
-        data = repository.storage.get(name, limit=limits.sealed(MAX_ENVELOPE))
-        plain = unseal(find, repository.lineage, name, "catalog", data, MAX_ENVELOPE)
-        signed = open_record(f"record {name}", plain, repository.log.identity.trusted)
-    except ObjectNotFound:
-        return _Missing(sequence)
-    except KeyUnavailable:  # the log was read, so the keys are there
-        return _Bad(sequence, f"record {name} is sealed under a key that is not here")
-    except Corrupt as error:
-        return _Bad(sequence, error.message)
-    problem = _foreign(repository, signed.record, sequence)
-    return signed if problem is None else _Bad(sequence, f"record {name} {problem}")
-
-
-def _foreign(repository: Repository, record: Record, sequence: int) -> str | None:
-    """Say why a record is not the one of this place; None if it is."""
-    opened = repository.log.state.opened
-    if record.cluster != repository.layout.cluster:
-        return f"is of cluster {record.cluster}"
-    if opened is None or record.system_identifier != opened.system_identifier:
-        return f"is of the system {record.system_identifier}"
-    if record.sequence != sequence:
-        return f"says that it is record {record.sequence}"
-    return None
-
-
 def _problems(
-    repository: Repository, found: Sequence[_Found], listed: Sequence[int]
+    repository: Repository, found: Sequence[Found], beyond: Sequence[int]
 ) -> Iterator[str]:
     layout, state = repository.layout, repository.log.state
     for sequence, one in enumerate(found):
         match one:
-            case _Missing():
+            case Missing():
                 yield f"record {layout.evidence_record(sequence)} is missing"
-            case _Bad():
+            case Bad():
                 yield one.what
             case Signed() if state.evidence[sequence : sequence + 1] not in (
                 [],
@@ -300,14 +270,13 @@ def _problems(
                     "the log names"
                 )
     yield from _broken_links(found)
-    beyond = [sequence for sequence in listed if sequence >= len(found)]
     if beyond:
         last = max(max(beyond) - 1, len(found))
         yield f"{stretch(len(found), last)} missing, though later ones were listed"
     yield from _unproven(repository, found)
 
 
-def _broken_links(found: Sequence[_Found]) -> Iterator[str]:
+def _broken_links(found: Sequence[Found]) -> Iterator[str]:
     """Hold each record against the one before, where both could be read."""
     first = found[0] if found else None
     if isinstance(first, Signed) and first.record.previous != NOTHING:
@@ -317,7 +286,7 @@ def _broken_links(found: Sequence[_Found]) -> Iterator[str]:
             yield from breaks((before, after))
 
 
-def _unproven(repository: Repository, found: Sequence[_Found]) -> Iterator[str]:
+def _unproven(repository: Repository, found: Sequence[Found]) -> Iterator[str]:
     """Tell backups that were marked as proven by a record that is not there."""
     there = {one.digest for one in found if isinstance(one, Signed)}
     there |= set(repository.log.state.evidence)  # told already

@@ -6,8 +6,10 @@ On the path of `wal push`: imports no more than that needs.
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from drkit.crypto.keys import KEY_BYTES, Dek, dek_of, new_dek, same_key_id, wrap_context
@@ -107,18 +109,24 @@ class Keyring:
         """Return the DEK for WAL archived on a UTC day, `YYYYMMDD`; make it at first.
 
         Of two hosts that make one at once, the one whose pointer came first wins, and
-        the other's key stays unused.
+        the other's key stays unused. What points at no key is passed over.
         """
-        pointer = self._layout.wal_day(day)
-        try:
-            return self._pointed_at(pointer)
-        except ObjectNotFound:
-            dek = self.create("wal")
-        try:
-            self._storage.put(pointer, dek.key_id.hex().encode())
-        except ObjectExists:
-            return self._pointed_at(pointer)
-        return dek
+        made: Dek | None = None
+        for number in itertools.count():
+            pointer = self._layout.wal_day(day, number)
+            try:
+                found = self._pointed_at(pointer)
+            except ObjectNotFound:
+                made = made or self.create("wal")
+                try:
+                    self._storage.put(pointer, made.key_id.hex().encode())
+                except ObjectExists:
+                    found = self._pointed_at(pointer)
+                else:
+                    return made
+            if found is not None:
+                return found
+        raise AssertionError("there is always another name")
 
     def stored(self, purpose: str = "") -> Iterator[StoredKey]:
         """Yield the wrapped DEKs that are listed, of one purpose or of all."""
@@ -206,8 +214,33 @@ class Keyring:
             "that this repository was written with",
         )
 
-    def _pointed_at(self, pointer: str) -> Dek:
-        return self.get("wal", self.wal_day_key(pointer))
+    def _pointed_at(self, pointer: str) -> Dek | None:
+        """Return the DEK that a day's pointer names; None if it names none.
+
+        Raises:
+            KeyUnavailable: the policy's key for WAL is none of this repository's.
+        """
+        try:
+            return self.get("wal", self.wal_day_key(pointer))
+        except (Corrupt, KeyLost):
+            return None
+        except KeyUnavailable:
+            if any(self._opens(one) for one in self._all("wal")):
+                return None  # it is this one that somebody made up
+            raise
+
+    def _all(self, purpose: str) -> Iterator[StoredKey]:
+        """Yield the wrapped DEKs that are listed and well made."""
+        for info in self._storage.list(self._layout.keys(purpose)):
+            with suppress(Corrupt, ObjectNotFound):
+                yield self.read(info.name)
+
+    def _opens(self, stored: StoredKey) -> bool:
+        try:
+            self.unwrap(stored)
+        except KeyUnavailable:
+            return False
+        return True
 
     def _unwrap(self, purpose: str, key_id: bytes) -> Dek:
         failures = []

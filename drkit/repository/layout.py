@@ -53,9 +53,9 @@ class Layout(NamedTuple):
         """Return the prefix of the pointers to the DEKs of WAL."""
         return f"{self.cluster}/wal-days/"
 
-    def wal_day(self, day: str) -> str:
-        """Name the pointer to the DEK of a UTC day, `YYYYMMDD`."""
-        return f"{self.wal_days()}{day}"
+    def wal_day(self, day: str, number: int = 0) -> str:
+        """Name the pointer to the DEK of a UTC day, `YYYYMMDD`, or a further one."""
+        return f"{self.wal_days()}{day}" + (f"-{number}" if number else "")
 
     def backup(self, label: str, attempt: str) -> str:
         """Return the prefix of one attempt's backup."""
@@ -116,9 +116,9 @@ class Layout(NamedTuple):
         """Return the prefix of the chain of evidence."""
         return f"{self.cluster}/evidence/"
 
-    def evidence_record(self, sequence: int) -> str:
-        """Name a record of evidence."""
-        return f"{self.evidence()}{sequence:010d}"
+    def evidence_record(self, sequence: int, number: int = 0) -> str:
+        """Name a record of evidence, or its place behind what is none."""
+        return f"{self.evidence()}{sequence:010d}" + (f"-{number}" if number else "")
 
     def timestamp(self, sequence: int) -> str:
         """Name an authority's timestamp of a record of evidence."""

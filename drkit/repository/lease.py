@@ -1,11 +1,14 @@
 """Leases: who is working, so that two hosts don't do the same work twice.
 
 A lease only saves work. Nothing depends on it being right: what keeps two writers from
-hurting each other is the log.
+hurting each other is the log. It bears a code that takes the log's key to make, so who
+can only store objects can neither hold everybody up nor speak for a live writer.
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import itertools
 import json
 import os
@@ -14,7 +17,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drkit.errors import ObjectNotFound, TooLong
+from drkit.crypto.derive import derive, length_prefixed
+from drkit.errors import ObjectExists, ObjectNotFound, TooLong
 from drkit.model import members
 from drkit.repository import limits
 
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
 
     from drkit.protocols import Clock, Storage
     from drkit.repository.layout import Layout
+    from drkit.repository.repository import Repository
 
 LEASE_FOR = timedelta(minutes=10)
 RENEW_EVERY = timedelta(minutes=3)
@@ -55,23 +60,49 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A lease as it was last renewed."""
+    """A lease as it was last renewed.
+
+    Attributes:
+        proven: whether somebody with the log's key wrote it.
+    """
 
     attempt: str
     holder: Holder
     until: datetime
+    proven: bool
+
+    def gone(self, here: Holder) -> bool:
+        """Say whether its holder is known to be dead, by a lease that is believed."""
+        return self.proven and self.holder.gone(here)
+
+
+def leases_of(repository: Repository) -> Leases:
+    """Return the leases of a cluster whose log has been read."""
+    info = length_prefixed("drkit/1/lease", repository.lineage)
+    key = derive(repository.log.dek().secret, info)
+    return Leases(repository.storage, repository.layout, repository.clock, key)
 
 
 class Leases:
-    """The leases of one cluster."""
+    """The leases of one cluster.
 
-    def __init__(self, storage: Storage, layout: Layout, clock: Clock) -> None:
+    Args:
+        key: that codes are made with.
+    """
+
+    def __init__(
+        self, storage: Storage, layout: Layout, clock: Clock, key: bytes
+    ) -> None:
         self._storage = storage
         self._layout = layout
         self._clock = clock
+        self._key = key
 
     def renew(self, attempt: str, holder: Holder, number: int) -> datetime:
-        """Write the lease's renewal `number`; return until when it holds."""
+        """Write the lease's renewal `number`; return until when it holds.
+
+        Where something has that name already, the renewal takes a later one.
+        """
         until = self._clock.now() + LEASE_FOR
         lease = {
             "drkit": "lease",
@@ -82,8 +113,14 @@ class Leases:
             "pid": holder.pid,
             "until": until.isoformat(),
         }
-        name = self._layout.lease(attempt, number)
-        self._storage.put(name, json.dumps(lease).encode())
+        for place in itertools.count(number):
+            name = self._layout.lease(attempt, place)
+            data = json.dumps(lease | {"code": self._code(name, lease)}).encode()
+            try:
+                self._storage.put(name, data)
+            except ObjectExists:
+                continue
+            break
         return until
 
     def release(self, attempt: str) -> None:
@@ -93,13 +130,17 @@ class Leases:
             self._storage.delete(info.name)
 
     def held(self, here: Holder) -> dict[str, Lease]:
-        """Return the leases that still hold, by attempt.
+        """Return the leases that still hold, by attempt; only proven ones do.
 
         One that would hold for very long was written by a clock that is wrong, or this
         clock is: it may be years before it lapses, so it counts for nothing.
         """
         now = self._clock.now()
-        newest = {lease.attempt: lease for lease in self._listed()}
+        newest: dict[str, Lease] = {}
+        for lease in self._listed():
+            known = newest.get(lease.attempt)
+            if lease.proven and (known is None or lease.until > known.until):
+                newest[lease.attempt] = lease
         return {
             attempt: lease
             for attempt, lease in newest.items()
@@ -113,14 +154,37 @@ class Leases:
     def last(self, attempt: str) -> Lease | None:
         """Return an attempt's newest lease, lapsed or not; None if it has none.
 
-        They are read name by name: a listing may lack some, and a live attempt must not
-        be taken for dead because of that.
+        They are read name by name as well: a listing may lack some, and a live attempt
+        must not be taken for dead because of that. One that is not proven counts where
+        none is, as older versions write them, and if it is plausible.
         """
-        names = (self._layout.lease(attempt, number) for number in itertools.count())
-        newest = None
-        while (lease := self._read(next(names))) is not None:
-            newest = lease
-        return newest
+        latest = self._clock.now() + _PLAUSIBLE
+        found = [
+            lease
+            for name in self._names(attempt)
+            if (lease := self._read(name)) is not None
+            and (lease.proven or lease.until < latest)
+        ]
+        proven = [lease for lease in found if lease.proven]
+        return max(proven or found, key=lambda one: one.until, default=None)
+
+    def _names(self, attempt: str) -> set[str]:
+        """Return the names of an attempt's leases, and of what is not one."""
+        prefix = f"{self._layout.leases()}{attempt}-"
+        names = {info.name for info in self._storage.list(prefix)}
+        for number in itertools.count():
+            name = self._layout.lease(attempt, number)
+            if name not in names and not self._there(name):
+                return names
+            names.add(name)
+        return names
+
+    def _there(self, name: str) -> bool:
+        try:
+            self._storage.size(name)
+        except ObjectNotFound:
+            return False
+        return True
 
     def _listed(self) -> Iterator[Lease]:
         for info in self._storage.list(self._layout.leases()):
@@ -131,13 +195,23 @@ class Leases:
     def _read(self, name: str) -> Lease | None:
         """Return a lease; None if it was released, or is not worth work to save."""
         try:
-            return _decode(name, self._storage.get(name, limit=limits.LEASE))
+            found = members.parse_plain(self._storage.get(name, limit=limits.LEASE))
+            code = found.pop("code", "")
+            proven = hmac.compare_digest(
+                str(code).encode(), self._code(name, found).encode()
+            )
+            return _decode(name, found, proven=proven)
         except (ObjectNotFound, TooLong, ValueError, KeyError):
             return None
 
+    def _code(self, name: str, lease: members.Members) -> str:
+        """Return the code of a lease under its name, in hex."""
+        said = json.dumps(lease, sort_keys=True)
+        message = length_prefixed(name) + said.encode()
+        return hmac.digest(self._key, message, hashlib.sha256).hex()
 
-def _decode(name: str, data: bytes) -> Lease:
-    found = members.parse_plain(data)
+
+def _decode(name: str, found: members.Members, *, proven: bool) -> Lease:
     holder = Holder(
         members.text(found, "host"),
         members.text(found, "boot"),
@@ -148,7 +222,7 @@ def _decode(name: str, data: bytes) -> Lease:
     place = name.rpartition("/")[2].rpartition("-")[0]
     if ours != ("lease", _FORMAT) or place != attempt:
         raise ValueError("it is no lease of that name")
-    return Lease(attempt, holder, until)
+    return Lease(attempt, holder, until, proven)
 
 
 def _boot_id() -> str:

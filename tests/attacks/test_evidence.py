@@ -86,7 +86,7 @@ def test_a_drill_is_not_older_than_what_it_restored() -> None:
     assert f"restored backup {label}, which was committed at" in chain.misdated[0].why
     with pytest.raises(Corrupt, match="restored backup"):
         read_all(world.repository())
-    damage = check_evidence(world.repository())
+    damage, _ = check_evidence(world.repository())
     assert damage is not None
     assert label in damage.what
 

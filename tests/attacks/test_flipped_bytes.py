@@ -22,7 +22,7 @@ from drkit.repository.findings import DamagedPack, read_finding, write_findings
 from drkit.repository.fingerprint import read_fingerprint
 from drkit.repository.identity import read_lineage
 from drkit.repository.keyring import Keyring
-from drkit.repository.lease import Holder, Leases
+from drkit.repository.lease import Holder, leases_of
 from drkit.repository.log_blocks import ENTRIES, EntryCopy, LogBlocks
 from drkit.repository.manifests import read_manifest
 from drkit.repository.packing import MAX_PACK
@@ -77,8 +77,7 @@ class Scene:
 
     def put_the_rest(self) -> None:
         repository = self.good
-        leases = Leases(self.world.storage, repository.layout, self.world.clock)
-        leases.renew(new_attempt(), Holder("db1", "a boot", 17), 0)
+        leases_of(repository).renew(new_attempt(), Holder("db1", "a boot", 17), 0)
         lost = DamagedPack("20260115-103002-full", new_attempt(), 0, ((0, 3),))
         write_findings(repository, [lost])
         copies = [EntryCopy(bytes(16), bytes([at]) * 9) for at in range(ENTRIES)]
@@ -157,16 +156,11 @@ def wal_day(scene: Scene, name: str) -> bool:
 
 
 def lease(scene: Scene, name: str) -> bool:
-    """A lease is advisory: it counts for nothing, or for the attempt that it names."""
+    """A lease is advisory; one that was changed is not believed."""
     attempt = name.rpartition("/")[2].rpartition("-")[0]
-    leases = Leases(scene.world.storage, scene.good.layout, scene.world.clock)
-    found = leases.last(attempt)
-    if found is None:
-        return True
-    before, now = (json.loads(one) for one in (scene.objects[name], read(scene, name)))
-    differing = {member for member in before if before[member] != now[member]}
-    assert found.attempt == attempt
-    return differing <= {"host", "boot", "pid", "until"} and bool(differing)
+    found = leases_of(scene.good).last(attempt)
+    assert found is None or found.attempt == attempt
+    return found is None or not found.proven
 
 
 def read(scene: Scene, name: str) -> bytes:
@@ -288,7 +282,7 @@ def test_what_nobody_changed_is_no_alarm(scene: Scene, kind: str) -> None:
 
 
 def scene_leases(scene: Scene) -> set[str]:
-    return Leases(scene.world.storage, scene.good.layout, scene.world.clock).attempts()
+    return leases_of(scene.good).attempts()
 
 
 @pytest.mark.parametrize("kind", PLAIN)

@@ -24,7 +24,7 @@ from drkit.operations.archive import cluster_segment_size
 from drkit.postgres.process import DEFAULT_ENVIRONMENT, current_account
 from drkit.repository import limits
 from drkit.repository.codec import FRAME_BYTES, compressor
-from drkit.repository.lease import Leases
+from drkit.repository.lease import leases_of
 from drkit.repository.objects import joined
 from drkit.storage.retry import RetryingStorage
 from tests.builders import (
@@ -241,7 +241,7 @@ def test_a_long_lease_counts_for_nothing() -> None:
     repository = world.repository()
     attempt = new_attempt()
     long_in(world, f"{CLUSTER}/leases/{attempt}-0000", limits.LEASE + 1)
-    leases = Leases(world.storage, repository.layout, world.clock)
+    leases = leases_of(repository)
     assert leases.attempts() == set()
     assert leases.last(attempt) is None
 

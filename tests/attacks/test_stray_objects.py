@@ -6,17 +6,42 @@ stop backups, restores or archiving, nor make two hosts believe two different lo
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import suppress
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
-from drkit.errors import Corrupt, KeyUnavailable, ObjectExists
+from drkit.cli.restore import NEWER_IS_GONE
+from drkit.errors import Corrupt, KeyUnavailable, ObjectExists, UsageError
+from drkit.model.objects import WrappedKey
+from drkit.operations.attempts import abandon_dead, leased
+from drkit.operations.verifying.evidence import check_evidence
+from drkit.repository.evidence import read_chain
+from drkit.repository.keyring import StoredKey, encode_key
+from drkit.repository.lease import Holder, leases_of
 from drkit.storage.memory import MemoryStorage
-from tests.builders import CLUSTER, World, back_up, begin, replace_object
+from tests.builders import (
+    CLUSTER,
+    EPOCH,
+    Keys,
+    World,
+    back_up,
+    begin,
+    new_attempt,
+    replace_object,
+)
+from tests.evidence import add
+from tests.operations.backup_tools import Listener
+from tests.operations.scene import backup, drkit
+from tests.operations.scene import refused as real_refused
+from tests.pg import give_to, versions_under_test
+from tests.protect import NAME
 from tests.repository.hosts_scene import TO_THE_END, Scene
 from tests.repository.logs import entry_name, refused, two_backups
+from tests.vectors.evidence import read_evidence
 from tests.vectors.log import read_log
 from tests.vectors.reader import Reader
 
@@ -24,6 +49,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from drkit.repository.repository import Repository
+    from tests.operations.scene import Said
+    from tests.operations.scene import Scene as RealScene
+    from tests.protect import Protected
     from tests.repository.hosts import Host
 
 HEAD = 4  # of the log of `world`
@@ -223,6 +251,216 @@ def test_a_log_is_read_up_to_an_entry(world: World) -> None:
     assert repository.log.head == 2
     with pytest.raises(Corrupt, match="up to entry 2 only"):
         begin(repository)
+
+
+# -- evidence
+
+
+@pytest.mark.parametrize("kind", GARBAGE)
+@pytest.mark.parametrize("ahead", [0, 1, 7])
+def test_garbage_at_a_free_name_of_evidence_stops_nobody(
+    world: World, kind: str, ahead: int
+) -> None:
+    repository = world.repository()
+    add(repository)
+    garbage = f"{CLUSTER}/evidence/{1 + ahead:010d}"
+    world.storage.put(garbage, GARBAGE[kind](world))
+    assert check_evidence(world.repository())[0] is None
+    for host in ("host-b", "host-c", "host-d"):
+        add(world.repository(host=host))
+    chain = read_chain(world.repository())
+    assert (len(chain.records), chain.problems) == (4, ())
+    objects = {one.name: world.storage.get(one.name) for one in world.storage.list("")}
+    trusted = {world.keys.signer.public}
+    assert len(read_evidence(Reader(objects, CLUSTER, world.keys.keks, trusted))) == 4
+    world.storage.delete(garbage)
+    assert read_chain(world.repository()).problems == ()
+
+
+def test_a_record_that_is_replaced_by_garbage_is_missed(world: World) -> None:
+    for _ in range(3):
+        add(world.repository())
+    replace_object(world.storage, f"{CLUSTER}/evidence/0000000001", b"no record")
+    assert read_chain(world.repository()).problems
+
+
+# -- keys of WAL
+
+DAY = "20260115"
+
+
+@pytest.mark.parametrize("kind", ["text", "lost key", "key for others", "too long"])
+def test_a_pointer_to_no_key_does_not_stop_archiving(world: World, kind: str) -> None:
+    repository = world.repository()
+    earlier = repository.keyring.for_wal_day("20260114")
+    stranger = World().repository().keyring.create("wal")
+    pointed = {"text": b"no key", "too long": b"0" * 5000}
+    data = pointed.get(kind, stranger.key_id.hex().encode())
+    if kind == "key for others":
+        stored = StoredKey("wal", stranger.key_id, 1, (WrappedKey("x", "y", b"z"),))
+        name = repository.layout.dek_generation("wal", stranger.key_id, 1)
+        world.storage.put(name, encode_key(stored, repository.lineage))
+    world.storage.put(f"{CLUSTER}/wal-days/{DAY}", data)
+    world.storage.put(f"{CLUSTER}/wal-days/{DAY}-1", b"nor this")
+    made = [world.repository().keyring.for_wal_day(DAY) for _ in range(2)]
+    assert made[0].key_id == made[1].key_id != earlier.key_id
+    assert repository.keyring.for_wal_day("20260114").key_id == earlier.key_id
+
+
+def test_a_host_with_another_key_for_wal_is_still_refused(world: World) -> None:
+    world.repository().keyring.for_wal_day(DAY)
+    other = Keys(world.keys.keks | {"wal": os.urandom(32)}, world.keys.seed)
+    with pytest.raises(KeyUnavailable, match="is not wrapped for"):
+        world.repository(keys=other).keyring.for_wal_day(DAY)
+
+
+# -- leases
+
+
+def forged_lease(repository: Repository, attempt: str, **members: object) -> bytes:
+    """Return a lease as somebody writes it who knows all but the log's key."""
+    now = repository.clock.now()
+    lease = {
+        "drkit": "lease",
+        "format": 1,
+        "attempt": attempt,
+        "host": "nowhere",
+        "boot": "none",
+        "pid": 1,
+        "until": (now + timedelta(minutes=9)).isoformat(),
+        "code": "00" * 32,
+    }
+    return json.dumps(lease | members).encode()
+
+
+@pytest.mark.parametrize("hours", [0, 1, 24 * 365 * 1000])
+def test_a_forged_lease_holds_nobody_up(world: World, hours: int) -> None:
+    repository, attempt = world.repository(), new_attempt()
+    until = repository.clock.now() + timedelta(minutes=9, hours=hours)
+    data = forged_lease(repository, attempt, until=until.isoformat())
+    world.storage.put(f"{CLUSTER}/leases/{attempt}-0000", data)
+    with leased(repository, new_attempt(), "host-a", Listener()):
+        pass
+
+
+@pytest.mark.parametrize("how", ["dead here", "long ago", "garbage", "copied"])
+def test_a_live_attempt_is_not_given_up_by_a_forged_lease(
+    world: World, how: str
+) -> None:
+    repository = world.repository()
+    begun, here = begin(repository), Holder.this("host-a")
+    leases = leases_of(repository)
+    leases.renew(begun.attempt, here, 0)
+    first = world.storage.get(f"{CLUSTER}/leases/{begun.attempt}-0000")
+    lies = {"boot": here.boot, "host": "host-a", "pid": 2**22 + 1}
+    world.clock.jump(minutes=3)
+    forged = {
+        "dead here": forged_lease(repository, begun.attempt, **lies),
+        "long ago": forged_lease(repository, begun.attempt, until=EPOCH.isoformat()),
+        "garbage": b"no lease",
+        "copied": first,
+    }[how]
+    for number in (1, 2):
+        world.storage.put(f"{CLUSTER}/leases/{begun.attempt}-{number:04d}", forged)
+    for number in (1, 2, 3):
+        leases.renew(begun.attempt, here, number)
+        world.clock.jump(minutes=12)
+    abandon_dead(world.repository(host="host-b"), "host-b", Listener())
+    abandon_dead(world.repository(host="host-a"), "host-a", Listener())
+    assert begun in world.repository().log.read().running()
+
+
+# -- the commands, over a real cluster
+
+
+@pytest.fixture(scope="module", params=versions_under_test())
+def protected(scene: RealScene, request: pytest.FixtureRequest) -> Protected:
+    made = scene.protect(request.param)
+    backup(made)
+    made.cluster.rows("CREATE TABLE t AS SELECT 1 AS n")
+    made.archive_now()
+    return made
+
+
+def put(protected: Protected, name: str, data: bytes = b"no object of drkit") -> str:
+    """Create an object as somebody without keys can; return its name."""
+    path = protected.repository_root / NAME / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert not path.exists()
+    path.write_bytes(data)
+    give_to(protected.account, path.parent)
+    return f"{NAME}/{name}"
+
+
+def next_in(protected: Protected, folder: str) -> str:
+    names = (protected.repository_root / NAME / folder).glob("[0-9]*")
+    return f"{folder}/{max((int(one.name) for one in names), default=-1) + 1:010d}"
+
+
+COMMANDS = {
+    "info": ("info", NAME),
+    "verify": ("verify", NAME),
+    "expire": ("expire", NAME),
+    "check": ("check", NAME),
+}
+
+
+def works(scene: RealScene, protected: Protected) -> dict[str, Said]:
+    """Run every command, which must succeed; return what each said."""
+    target = scene.target()
+    said = {
+        **{name: drkit(protected, *words) for name, words in COMMANDS.items()},
+        "restore": drkit(protected, "restore", NAME, "--to", target),
+        "backup": drkit(protected, "backup", NAME),
+        "pin": drkit(protected, "pin", NAME, "latest", "--reason", "it counts"),
+    }
+    assert {name: one.code for name, one in said.items()} == dict.fromkeys(said, 0)
+    return said
+
+
+@pytest.mark.parametrize("stray", ["log/Thumbs.db", "log/next"])
+def test_no_command_is_stopped_by_a_stray_object_in_the_log(
+    scene: RealScene, protected: Protected, stray: str
+) -> None:
+    stray = next_in(protected, "log") if stray == "log/next" else stray
+    name = put(protected, stray)
+    said = works(scene, protected)
+    for command in ("restore", "expire"):
+        assert name in said[command].err
+    for command in ("info", "verify", "check"):
+        assert name in said[command].out
+    assert drkit(protected, "verify", NAME).code == 0
+
+
+def test_a_restore_goes_on_from_what_is_proven(
+    scene: RealScene, protected: Protected
+) -> None:
+    backup(protected)
+    log = protected.repository_root / NAME / "log"
+    last = sorted(log.glob("[0-9]*"))[-2:]
+    sound = last[0].read_bytes()
+    last[0].write_bytes(b"no entry any more")
+    try:
+        error = real_refused(protected, scene.target())
+        assert error["exit_code"] == Corrupt.exit_code
+        until = str(int(last[0].name) - 1)
+        assert f"--log-until {until}" in error["hint"]
+        assert drkit(protected, "info", NAME).code == Corrupt.exit_code
+        assert last[0].name in drkit(protected, "info", NAME).out
+        found = drkit(protected, "verify", NAME)
+        assert found.code == Corrupt.exit_code
+        assert f"up to entry {until} only" in found.out
+        assert drkit(protected, "backup", NAME).code == Corrupt.exit_code
+        words = ("--log-until", until)
+        target = scene.target()
+        said = drkit(protected, "restore", NAME, "--to", target, *words)
+        assert said.code == NEWER_IS_GONE  # and all that is proven is restored
+        assert (target / "global/pg_control").exists()
+        assert f"up to entry {until}" in said.err
+        words = ("--to", "x", "--log-until", str(int(until) + 1))
+        assert drkit(protected, "restore", NAME, *words).code == UsageError.exit_code
+    finally:
+        last[0].write_bytes(sound)
 
 
 # -- two hosts, and somebody who deletes what he stored

@@ -13,7 +13,7 @@ from drkit.errors import KeyUnavailable, RepositoryMissing
 from drkit.model.objectives import Objectives
 from drkit.model.wal import WalFileName, parse_segment
 from drkit.operations.info import cluster_info
-from drkit.repository.lease import LEASE_FOR, Holder, Leases
+from drkit.repository.lease import LEASE_FOR, Holder, leases_of
 from tests.builders import World, back_up, begin
 from tests.protect import NAME
 
@@ -205,7 +205,7 @@ def test_a_new_timeline_is_followed(protected: Protected) -> None:
 def test_running_attempts_with_the_state_of_their_leases() -> None:
     world = World()
     repository = world.repository(host="host-b")
-    leases = Leases(repository.storage, repository.layout, repository.clock)
+    leases = leases_of(repository)
     held, lapsed, bare = begin(repository), begin(repository), begin(repository)
     finished = back_up(repository, {b"PG_VERSION": b"18\n"})
     leases.renew(lapsed.attempt, Holder("host-c", "another boot", 7), 0)

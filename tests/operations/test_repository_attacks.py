@@ -63,6 +63,10 @@ class Victim:
         assert not target.exists()
         return str(error["message"])
 
+    def hint(self) -> str:
+        """Restore, which must fail without a trace; return the error's hint."""
+        return str(refused(self.protected, self.scene.target())["hint"])
+
     def spoils(self, *options: str) -> str:
         """Restore, which must fail and leave nothing to start; return the message."""
         target = self.scene.target()
@@ -136,13 +140,29 @@ def places(length: int, seed: int, count: int = 3) -> list[int]:
 def test_a_flipped_bit_in_what_is_signed_stops_the_plan(
     victim: Victim, kind: str
 ) -> None:
-    path = victim.find(kind)[-1]
+    path = victim.find(kind)[-2 if kind == "log entry" else -1]
     content = path.read_bytes()
     for offset in places(len(content), 1):
         flip(path, offset, offset % 8)
         assert victim.name(path) in victim.refused()
         path.write_bytes(content)
     victim.protected.json("restore", NAME, "--to", victim.scene.target(), "--plan")
+
+
+@pytest.mark.parametrize("change", ["flip", "cut", "swap"])
+def test_the_newest_log_entry_turned_to_garbage_is_told(
+    victim: Victim, change: str
+) -> None:
+    """It can't be told from what somebody without keys has put there."""
+    before, path = victim.find("log entry")[-2:]
+    if change == "flip":
+        flip(path, 70)
+    else:
+        path.write_bytes(b"cut" if change == "cut" else before.read_bytes())
+    said = restore(victim.protected, victim.scene.target(), "--plan")
+    assert f"{victim.name(path)} lies where a log entry may come" in said.err
+    flip(before, 500)
+    assert "--log-until" in victim.hint()
 
 
 def test_a_flipped_bit_in_a_pack_stops_the_restore(victim: Victim) -> None:
@@ -189,13 +209,16 @@ def test_a_flipped_bit_in_plain_json_is_found_or_changes_nothing(
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["log entry", "wrapped key", "identity"])
 def test_every_bit_of_small_objects(victim: Victim, kind: str) -> None:
-    target = victim.scene.target()
+    target, newest = victim.scene.target(), victim.find("log entry")[-1]
     for path in victim.find(kind):
         content = path.read_bytes()
         for offset in range(len(content)):
             flip(path, offset, offset % 8)
             said = drkit(victim.protected, "restore", NAME, "--to", target, "--plan")
             harmless = kind != "log entry"
+            if path == newest and said.code == 0:
+                assert victim.name(path) in said.err
+                harmless = True
             assert said.code in ({0, *DETECTED} if harmless else {CORRUPT, NO_KEY})
             assert "fault in drkit" not in said.err
             path.write_bytes(content)
@@ -210,7 +233,7 @@ def test_a_truncated_object_is_named(victim: Victim, kind: str) -> None:
     paths = [
         one for one in victim.find(kind) if kind == "log entry" or label in str(one)
     ]
-    path = paths[-1]
+    path = paths[-2 if kind == "log entry" else -1]
     content = path.read_bytes()
     for length in (0, 1, 63, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:length])
@@ -227,7 +250,7 @@ def test_swapped_objects_are_found_out(victim: Victim, kind: str) -> None:
     if kind == "pack":
         label = victim.protected.labels()[-1]
         paths = [one for one in paths if label in str(one)]
-    first, second = paths[-2:]
+    first, second = paths[-3:-1] if kind == "log entry" else paths[-2:]
     one, two = first.read_bytes(), second.read_bytes()
     first.write_bytes(two)
     second.write_bytes(one)

@@ -97,7 +97,7 @@ def test_records_are_read_from_every_store(store: Storage) -> None:
 
 def test_no_evidence_is_an_empty_chain() -> None:
     repository = World().repository()
-    assert read_chain(repository) == ((), (), ())
+    assert read_chain(repository) == ((), (), (), ())
     assert read_all(repository) == []
     assert head_digest(repository) == ""
 
@@ -136,7 +136,9 @@ def test_records_are_fetched_together_and_once() -> None:
     slow.delay("get", 0.05)
     began = time.monotonic()
     assert len(read_all(repository)) == 40
-    assert slow.calls["get"] - before == 40 + 2  # and that nothing is behind them
+    # And that nothing is behind them, nor behind the log's newest entry, nor at the
+    # name that each would have if something else had been there and were deleted.
+    assert slow.calls["get"] - before == 40 + 2 + 2
     assert time.monotonic() - began < 40 * 0.05 / 2
 
 
@@ -167,13 +169,13 @@ def test_a_listing_that_hides_records_hides_nothing() -> None:
 
 def test_a_record_behind_a_hole_shows_though_the_log_names_none() -> None:
     world = recorded(1)
-    world.storage.put(name_of(7), world.storage.get(name_of(0)))
+    put_record(world, 7, bare(7, "ab" * 32))
     refused(world, "records 1 to 6 are missing, though later ones were listed")
 
 
 def test_a_listing_can_not_make_a_reader_look_for_ever() -> None:
     world = recorded(1)
-    world.storage.put(name_of(9_999_999_999), b"")
+    put_record(world, 9_999_999_999, bare(9_999_999_999, "ab" * 32))
     world.storage.put("alpha/evidence/readme", b"")
     refused(world, "records 1 to 9999999998 are missing")
 
@@ -244,7 +246,7 @@ def test_a_stranger_is_not_believed() -> None:
 def test_a_record_of_another_repository_shows() -> None:
     world, other = recorded(2), recorded(2)
     replace_object(world.storage, name_of(1), other.storage.get(name_of(1)))
-    refused(world, f"record {name_of(1)} is sealed under a key that is not here")
+    refused(world, f"object {name_of(1)} ", "names another key")
 
 
 @pytest.mark.parametrize("plain", [b"", b"{}", b"[" * 300_000, b"\xff", b"1e999"])
@@ -283,7 +285,10 @@ def test_any_change_to_the_objects_shows(data: st.DataObject) -> None:
     same = now == [name_of(n) for n in range(5)] and written == [
         world.storage.get(name) for name in now
     ]
-    assert bool(read_chain(fresh(world)).problems) != same
+    chain = read_chain(fresh(world))
+    assert bool(chain.problems or chain.passed) != same
+    whole = [world.storage.get(name) for name in now[:5]] == written
+    assert bool(chain.problems) != whole
 
 
 # -- a chain goes on behind a loss, and never heals it
@@ -301,7 +306,10 @@ def test_evidence_goes_on_behind_a_loss(sequence: int) -> None:
 
 def test_a_damaged_record_that_the_log_does_not_name_stops_writers() -> None:
     world = recorded(1)
-    world.storage.put(name_of(1), b"damaged")
+    put_record(world, 1, bare(1, "ab" * 32))
+    data = bytearray(world.storage.get(name_of(1)))
+    data[-30] ^= 1
+    replace_object(world.storage, name_of(1), bytes(data))
     with pytest.raises(Corrupt, match=name_of(1)):
         add(fresh(world))
 

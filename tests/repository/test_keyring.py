@@ -164,18 +164,22 @@ def test_of_two_hosts_that_race_for_a_day_one_wins(world: World) -> None:
 @pytest.mark.parametrize(
     "pointer", [b"", b"00", b"no hex", b"\xff" * 32, b"0" * 33, b"../" + b"0" * 29]
 )
-def test_a_pointer_that_is_no_key_id_is_refused(world: World, pointer: bytes) -> None:
+def test_a_pointer_that_is_no_key_id_is_passed_over(
+    world: World, pointer: bytes
+) -> None:
     ring = keyring(world)
     world.storage.put("alpha/wal-days/20260115", pointer)
     with pytest.raises(Corrupt, match="alpha/wal-days/20260115"):
-        ring.for_wal_day("20260115")
+        ring.wal_day_key("alpha/wal-days/20260115")
+    made = ring.for_wal_day("20260115")
+    assert keyring(world).for_wal_day("20260115") == made
+    assert world.storage.get("alpha/wal-days/20260115-1") == made.key_id.hex().encode()
 
 
-def test_a_pointer_to_no_key_is_refused(world: World) -> None:
-    ring = keyring(world)
+def test_a_pointer_to_no_key_is_passed_over(world: World) -> None:
     world.storage.put("alpha/wal-days/20260115", b"0" * 32)
-    with pytest.raises(KeyUnavailable, match="0" * 32):
-        ring.for_wal_day("20260115")
+    made = keyring(world).for_wal_day("20260115")
+    assert keyring(world).for_wal_day("20260115") == made
 
 
 def test_a_store_that_fails_is_no_missing_key(world: World) -> None:

@@ -12,6 +12,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from tests.vectors.columns import need
+from tests.vectors.log import is_void
 
 if TYPE_CHECKING:
     from tests.vectors.reader import Reader
@@ -25,7 +26,7 @@ def read_evidence(reader: Reader) -> list[dict[str, Any]]:
     named = [one["digest"] for one in named_records(reader)]
     records: list[dict[str, Any]] = []
     digests = ["0" * 64]
-    while (name := f"{reader.cluster}/evidence/{len(records):010d}") in reader.objects:
+    while (name := place_of(reader, len(records))) is not None:
         envelope = reader.plain(name, "catalog", MAX_ENVELOPE)
         record = read_record(reader, name, envelope)
         need(record["sequence"] == len(records), f"{name}: sequence")
@@ -34,11 +35,24 @@ def read_evidence(reader: Reader) -> list[dict[str, Any]]:
         digests.append(hashlib.sha256(envelope).hexdigest())
         records.append(record)
     need(digests[1:][: len(named)] == named, "evidence: not what the log names")
-    behind = [n for n in reader.objects if n.startswith(f"{reader.cluster}/evidence/")]
+    prefix = f"{reader.cluster}/evidence/"
+    behind = [
+        name
+        for name in reader.objects
+        if name.startswith(prefix) and not is_void(reader, name)
+    ]
     need(len(behind) == len(records), "evidence: a record is missing")
     proofs = [one["evidence"] for one in reader.log() if one["type"] == "proven"]
     need(set(proofs) <= set(digests), "evidence: a proof without its record")
     return records
+
+
+def place_of(reader: Reader, number: int) -> str | None:
+    """Return the name of a record's object: the first of its names that is not void."""
+    name = f"{reader.cluster}/evidence/{number:010d}"
+    names = [name, *(f"{name}-{further}" for further in range(1, 100))]
+    there = [one for one in names if one in reader.objects]
+    return next((one for one in there if not is_void(reader, one)), None)
 
 
 def named_records(reader: Reader) -> list[dict[str, Any]]:

@@ -14,18 +14,23 @@ if TYPE_CHECKING:
 _SHOWN = 3
 
 
-def check_evidence(repository: Repository) -> Damage | None:
-    """Read every record; return what is wrong with the chain, None if nothing is.
+def check_evidence(repository: Repository) -> tuple[Damage | None, tuple[str, ...]]:
+    """Read every record; return what is wrong with the chain, and what was passed over.
 
     Raises:
         RepositoryMissing: the cluster was never set up here.
         StorageError: the store failed in a way that may pass.
     """
-    problems = read_chain(repository).doubts
+    chain = read_chain(repository)
+    problems = chain.doubts
+    notes = tuple(f"{one}; evidence goes on behind it" for one in chain.passed)
     if not problems:
-        return None
+        return None, notes
     more = len(problems) - _SHOWN
     told = "; ".join(problems[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
     name = repository.layout.evidence().rstrip("/")
     what = f"is no whole chain of evidence: {told}"
-    return Damage(name, DamageKind.CONTENT, what, Corrupt.exit_code, needed=False)
+    return (
+        Damage(name, DamageKind.CONTENT, what, Corrupt.exit_code, needed=False),
+        notes,
+    )

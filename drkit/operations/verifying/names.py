@@ -17,13 +17,13 @@ _ID = "[0-9a-f]{32}"
 _KNOWN = (
     r"log(?:-blocks)?/[0-9]{10}",
     rf"keys/(?:backup|wal|dump|files|catalog)/{_ID}/[0-9]{{4}}",
-    r"wal-days/[0-9]{8}",
+    r"wal-days/[0-9]{8}(?:-[0-9]+)?",
     r"wal/SYSTEM/(?:[0-9A-F]{8}/){2}[0-9A-F]{24}(?:\.partial|\.[0-9A-F]{8}\.backup)?",
     r"wal/SYSTEM/history/[0-9A-F]{8}\.history",
     rf"leases/{_ID}-[0-9]{{4}}",
     rf"probes/{_ID}",
     rf"findings/[0-9]{{8}}-[0-9]{{6}}-{_ID}",
-    r"evidence/[0-9]{10}",
+    r"evidence/[0-9]{10}(?:-[0-9]+)?",
 )
 _BACKUP = re.compile(
     rf"[0-9]{{8}}-[0-9]{{6}}-[a-z]+-({_ID})/"

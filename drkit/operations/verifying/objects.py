@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from drkit.errors import (
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from drkit.repository.repository import Repository
 
 _SHOWN = 5
+_DAY = re.compile(r"([0-9]{8})(-[0-9]+)?\Z")
 
 
 class ObjectsFound(NamedTuple):
@@ -128,24 +130,47 @@ class _Look:
             self.objects += 1
             with contextlib.suppress(ValueError):  # anybody can put a name there
                 self._wal_key(info.name, bytes.fromhex(info.name.split("/")[-2]))
+        first, now = since.strftime("%Y%m%d"), self._repository.clock.now()
+        days: dict[str, list[str]] = {}
         for info in storage.list(layout.wal_days()):
-            if info.name >= layout.wal_day(since.strftime("%Y%m%d")):
-                self._wal_day(info.name)
+            match = _DAY.match(info.name.removeprefix(layout.wal_days()))
+            if match is not None and first <= match[1] <= now.strftime("%Y%m%d"):
+                days.setdefault(match[1], []).append(info.name)
+        for names in days.values():
+            self._wal_day(names)
 
     def log_keys(self) -> None:
         """Look at the keys that the log's entries are sealed under."""
         for key_id in sorted(self._repository.log.key_ids):
             self._key(None, "catalog", key_id)
 
-    def _wal_day(self, name: str) -> None:
-        """Follow a day's pointer; it may have expired since it was listed."""
-        self.objects += 1
-        try:
-            self._wal_key(name, self._repository.keyring.wal_day_key(name))
-        except ObjectNotFound:
-            return
-        except Corrupt as error:
-            self._add(None, name, DamageKind.CONTENT, error)
+    def _wal_day(self, names: Sequence[str]) -> None:
+        """Follow a day's pointers; they may have expired since they were listed.
+
+        One that names no key hurts nobody: WAL files name the key that they need. One
+        that names a key which is lost does not either, where there is another.
+        """
+        keyring = self._repository.keyring
+        lost: dict[str, bytes] = {}
+        sound = 0
+        for name in names:
+            self.objects += 1
+            try:
+                key_id = keyring.wal_day_key(name)
+            except ObjectNotFound:
+                continue
+            except Corrupt as error:
+                self.notes.append(f"{error.message}; it is passed over")
+                continue
+            if self._unusable("wal", key_id) is None:
+                sound += 1
+            else:
+                lost[name] = key_id
+        for name, key_id in lost.items():
+            if sound:
+                self.notes.append(f"object {name} names a key that nothing is under")
+            else:
+                self._wal_key(name, key_id)
 
     def _wal_key(self, listed: str, key_id: bytes) -> None:
         """Look at a key that a listed object is of, unless that has expired since."""

@@ -148,7 +148,7 @@ def verify(
 
     Raises:
         NotFound: there is no such backup, or none at all, or it has just expired.
-        Corrupt: the log is damaged: then nothing else can be believed.
+        Corrupt: not even the log's first entry can be believed.
         RolledBack: there is no backup, and the log's newest entries are gone.
         StorageError: the store failed in a way that may pass.
     """
@@ -157,7 +157,7 @@ def verify(
     commits = with_ancestors(repository, chosen)
     progress.phase("objects")
     objects = verify_objects(repository, chosen, progress)
-    evidence = None if request.label is not None else check_evidence(repository)
+    evidence, passed = _evidence(repository, request)
     data = DataFound()
     if request.depth is Depth.DATA:
         sealed = {one.backup for one in objects.damage if one.kind is DamageKind.KEY}
@@ -167,7 +167,7 @@ def verify(
     doubtful = [*objects.damage, *data.damage, *filter(None, [evidence])]
     damage, found, notes = _concluded(repository, chosen, doubtful, data.segments, lost)
     _refuse_expired(repository, request, chosen)
-    notes += [*objects.notes, *_notes(repository, request, objects, data)]
+    notes += [*objects.notes, *_notes(repository, request, objects, data), *passed]
     looked = data.looked | (frozenset() if journal is None else journal.done)
     recorded = Recorded(None, [], [])
     if not standing.alarms:  # else what was told for hidden backups would go
@@ -202,6 +202,13 @@ def _told_standing(
             raise alarm
         progress.warning(alarm.message, hint=alarm.hint)
     return standing
+
+
+def _evidence(
+    repository: Repository, request: Request
+) -> tuple[Damage | None, tuple[str, ...]]:
+    """Check the chain of evidence, unless one backup alone is verified."""
+    return (None, ()) if request.label is not None else check_evidence(repository)
 
 
 def _complete(request: Request) -> bool:
