@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import pwd
+from contextlib import suppress
 
 from drkit.errors import UsageError
-from drkit.postgres.target_directory import Owner
+from drkit.model.owner import Owner
+from drkit.ownership import ROOT, owner_of
 
 
 def target_owner(directory: str, data_directory: str | None) -> Owner | None:
@@ -17,11 +19,16 @@ def target_owner(directory: str, data_directory: str | None) -> Owner | None:
     to run as root.
 
     Raises:
-        UsageError: root restores, and nobody is found.
+        UsageError: root restores, and nobody is found; or somebody else could put
+            another directory into the target's place.
     """
     if os.geteuid() != 0:
         return None
-    places = [directory, data_directory, os.path.dirname(directory)]
+    with suppress(FileNotFoundError, NotADirectoryError):
+        owner = owner_of(directory, raising=UsageError)
+        if owner is not None and owner != ROOT:
+            return owner
+    places = [data_directory, os.path.dirname(directory)]
     places.append(os.path.dirname(data_directory or ""))
     for place in filter(None, places):
         owner = _owner(place)

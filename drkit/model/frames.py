@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from drkit.model.manifest import Rows
+    from drkit.model.owner import Owner
 
 PAGES_AT_ONCE = 256
 """Of 8192 bytes: what fills a frame."""
@@ -26,6 +27,8 @@ class FilePages(NamedTuple):
     Attributes:
         file: its number in the manifest.
         place: its path, as the system has it.
+        root: a directory above it, from which no link leads to it.
+        owner: whom root acts as to open it; None stays who it is.
         blocks: the pages' numbers in this file, in order.
         first: the number of the file's first page, counted over all segments of its
             fork; a page's checksum covers that.
@@ -33,6 +36,8 @@ class FilePages(NamedTuple):
 
     file: int
     place: bytes
+    root: bytes
+    owner: Owner | None
     blocks: npt.NDArray[np.int64]
     first: int
 

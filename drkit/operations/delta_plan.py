@@ -11,6 +11,7 @@ from drkit.errors import DrkitError
 from drkit.model.manifest import CONTROL_FILE, FileKind
 from drkit.model.wal import WalFileName
 from drkit.operations.filling import LEFT_OUT
+from drkit.ownership import ROOT, acting_as
 from drkit.postgres.control import ClusterState
 from drkit.postgres.existing_checks import (
     control_of,
@@ -27,10 +28,10 @@ from drkit.postgres.target_checks import is_incomplete
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from drkit.model.owner import Owner
     from drkit.model.pagemap import PageMap
     from drkit.postgres.control import ControlFile
     from drkit.postgres.surplus import Kinds, Surplus
-    from drkit.postgres.target_directory import Owner
     from drkit.repository.repository import Repository
 
 _SHOWN = 5
@@ -88,27 +89,27 @@ def plan_delta(
     Raises:
         TargetNotEmpty: it is not this cluster's data directory, or in use.
     """
-    refuse_unless_replaceable(to, page_map.head.server.system_identifier)
-    for place in tablespaces.values():
-        refuse_unless_own_tablespace(place, to)
-    with closing(existing_directory(page_map, to, tablespaces, owner)) as target:
-        try:
-            target.look()
-            found = list(target.surplus())
-        except OSError as error:
-            raise DrkitError(f"can't look through {to}: {error.strerror}") from error
-    gone = [one for one in found if not (one.directory or one.replaced)]
-    gone = [one for one in gone if one.path != CONTROL_FILE]
-    return DeltaPlan(
-        len(gone),
-        sum(one.size for one in found),
-        _foreign(gone, tablespaces),
-        (
+    with acting_as(owner):
+        refuse_unless_replaceable(to, page_map.head.server.system_identifier)
+        for place in tablespaces.values():
+            refuse_unless_own_tablespace(place, to)
+        with closing(existing_directory(page_map, to, tablespaces, owner)) as target:
+            try:
+                target.look()
+                found = list(target.surplus())
+            except OSError as error:
+                raise DrkitError(
+                    f"can't look through {to}: {error.strerror}"
+                ) from error
+        notes = (
             *_notes(repository, to),
             *_of_links(to, tablespaces, owner),
             *_of_replaced(found, to),
-        ),
-    )
+        )
+    gone = [one for one in found if not (one.directory or one.replaced)]
+    gone = [one for one in gone if one.path != CONTROL_FILE]
+    size = sum(one.size for one in found)
+    return DeltaPlan(len(gone), size, _foreign(gone, tablespaces), notes)
 
 
 def _foreign(gone: list[Surplus], tablespaces: Mapping[int, str]) -> tuple[str, ...]:
@@ -148,7 +149,9 @@ def _only_here(repository: Repository, to: str, control: ControlFile) -> list[st
     """Return the WAL segments of a data directory that the repository lacks."""
     segments = unarchived_segments(to, control)
     names = [one.name(control.wal_segment_size) for one in segments]
-    return [name for name in names if not repository.wal.has(WalFileName.parse(name))]
+    with acting_as(ROOT):  # the repository need not be the owner's
+        has = repository.wal.has
+        return [name for name in names if not has(WalFileName.parse(name))]
 
 
 def _of_links(

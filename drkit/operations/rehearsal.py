@@ -29,6 +29,7 @@ from drkit.model.evidence import (
 )
 from drkit.model.log import Proven
 from drkit.model.manifest import CONTROL_FILE
+from drkit.model.owner import Owner
 from drkit.model.recovery import TargetKind
 from drkit.model.verification import CheckName
 from drkit.operations.archive import archived_wal
@@ -43,7 +44,6 @@ from drkit.operations.stage import Stage
 from drkit.operations.stopwatch import UNTIL_READY
 from drkit.operations.timestamps import stamp
 from drkit.postgres.control import read_control
-from drkit.postgres.target_directory import Owner
 from drkit.repository.chain import lineage
 from drkit.repository.evidence import append, head_digest
 from drkit.repository.fingerprint import fingerprint_of

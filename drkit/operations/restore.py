@@ -24,6 +24,7 @@ from drkit.operations.recovery import (
     foreign_settings,
     recovery_settings,
 )
+from drkit.ownership import acting_as
 from drkit.postgres.configuration import render_recovery, strip_recovery_settings
 from drkit.postgres.control import invalidate_checkpoint
 from drkit.postgres.existing_checks import holds_anything
@@ -42,11 +43,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from drkit.model.backup import BackupSummary
+    from drkit.model.owner import Owner
     from drkit.model.pagemap import PageMap
     from drkit.model.recovery import RecoveryTarget
     from drkit.operations.choice import Choice
     from drkit.postgres.configuration import FoundSetting
-    from drkit.postgres.target_directory import Owner
     from drkit.protocols import Progress
     from drkit.repository.repository import Repository
 
@@ -67,7 +68,8 @@ class RestoreRequest:
         tablespaces_in: a directory where those that are not named there go, each by its
             OID; empty leaves them where they were.
         restore_command: as it goes into the recovery settings.
-        owner: given when running as root.
+        owner: whose the cluster becomes where this is root, which acts as the owner
+            in the target.
         delta: the directory may be the cluster's own; what fits the backup stays.
     """
 
@@ -123,9 +125,10 @@ def plan_restore(repository: Repository, request: RestoreRequest) -> RestorePlan
         TargetNotEmpty, NoSpace: of the target.
         UsageError: a tablespace mapping fits no tablespace.
     """
-    existing = request.delta and holds_anything(request.to)
-    if not existing:
-        refuse_unless_free(request.to)
+    with acting_as(request.owner):
+        existing = request.delta and holds_anything(request.to)
+        if not existing:
+            refuse_unless_free(request.to)
     choice = _choose(repository, request)
     with telling_expiry(repository, choice.commit.backup.label, "read"):
         return _plan(repository, request, choice, existing=existing)
@@ -149,10 +152,12 @@ def _plan(
     if existing:
         delta = plan_delta(repository, page_map, request.to, tablespaces, request.owner)
     else:
-        for place in tablespaces.values():
-            refuse_unless_free_tablespace(place, request.to)
+        with acting_as(request.owner):
+            for place in tablespaces.values():
+                refuse_unless_free_tablespace(place, request.to)
     needed = _needed(page_map, request.to, tablespaces)
-    check_space(needed, request.to, needed if existing else ())
+    with acting_as(request.owner):
+        check_space(needed, request.to, needed if existing else ())
     settings = recovery_settings(
         request.target, choice.history.timeline, request.restore_command
     )

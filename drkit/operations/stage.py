@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
     from drkit.model.evidence import Check, RecordKind
     from drkit.model.objectives import Objectives
+    from drkit.model.owner import Owner
     from drkit.model.recovery import RecoveryTarget
     from drkit.model.verification import VerificationRules
     from drkit.operations.limited import Limited
     from drkit.operations.restore import RestorePlan
     from drkit.operations.scratch.instance import Recovered, Scratch, ScratchOptions
-    from drkit.postgres.target_directory import Owner
     from drkit.repository.repository import Repository
 
 

@@ -11,13 +11,15 @@ import numpy as np
 
 from drkit.errors import Corrupt
 from drkit.model.page import PAGE
+from drkit.ownership import acting_as
 from drkit.postgres.exclusions import relation_file
-from drkit.postgres.files import NotRegular, open_regular, read_full, unreadable
+from drkit.postgres.files import NotRegular, open_below, read_full, unreadable
 from drkit.postgres.hints import same_but_hints
 from drkit.postgres.pages import page_lsn
 from drkit.postgres.visibility import map_stretch, newly_visible
 
 if TYPE_CHECKING:
+    from drkit.model.owner import Owner
     from drkit.postgres.detection import Detection, FilePlan
     from drkit.postgres.exclusions import RelationFile
     from drkit.postgres.scan import FoundFile
@@ -30,12 +32,19 @@ _PAUSE = 0.05  # seconds; a torn read is of a write that ends within that
 class Comparing:
     """Compares with one parent; used by several threads.
 
+    Args:
+        owner: whom root acts as to open files.
+
     Attributes:
         alarms: what audits found, for the manifest.
     """
 
     def __init__(
-        self, detection: Detection, start_lsn: int, progress: Progress
+        self,
+        detection: Detection,
+        start_lsn: int,
+        progress: Progress,
+        owner: Owner | None,
     ) -> None:
         self.alarms: list[str] = []
         self._detection = detection
@@ -44,6 +53,7 @@ class Comparing:
         self._by_summaries = detection.changed is not None
         self._start_lsn = start_lsn
         self._progress = progress
+        self._owner = owner
         self._lock = threading.Lock()
 
     def same_content(self, descriptor: int, file: FoundFile, plan: FilePlan) -> bool:
@@ -78,7 +88,8 @@ class Comparing:
         offset = relation.segment * server.relation_segment_size
         first, behind = offset + start // PAGE, offset + end // PAGE
         position, length = map_stretch(first, behind)
-        new = _read_map(file.place, relation, position, length)
+        with acting_as(self._owner):
+            new = _read_map(file, relation, position, length)
         old = self._old_map(file.path, relation, position, length) if new else b""
         blocks = newly_visible(old, new, first, behind, self._detection.since) - offset
         return plan._replace(blocks=np.union1d(plan.blocks, blocks))
@@ -161,12 +172,12 @@ class Comparing:
 
 
 def _read_map(
-    place: bytes, relation: RelationFile, position: int, length: int
+    file: FoundFile, relation: RelationFile, position: int, length: int
 ) -> bytes:
     """Read a stretch of a table's visibility map, as far as there is one."""
-    path = relation.beside(place, b"_vm")
+    path = relation.beside(file.place, b"_vm")
     try:
-        descriptor = open_regular(path)
+        descriptor = open_below(file.root, path)
     except (FileNotFoundError, NotRegular):
         return b""
     except OSError as error:

@@ -51,6 +51,15 @@ _DATABASE = re.compile(
     rb"(?:global|base/\d+|pg_tblspc/\d+/PG_[^/]+/\d+)\Z"
 )  # the directories that hold relations
 
+_CLUSTERS_DIRECTORY = re.compile(
+    rb"(?:base(?:/\d+)?|global|pg_(?:xact|commit_ts|twophase|logical|tblspc)"
+    rb"|pg_multixact(?:/(?:members|offsets))?|pg_tblspc/\d+/PG_[^/]+(?:/\d+)?)\Z"
+)
+_CLUSTERS_FILE = re.compile(
+    rb"(?:.*/)?(?:PG_VERSION|pg_filenode\.map|pg_control)\Z"
+    rb"|pg_(?:xact|multixact/(?:members|offsets)|commit_ts|twophase)/[0-9A-F]+\Z"
+)
+
 
 class Fork(Enum):
     """A relation's forks, by the suffix of their files."""
@@ -133,3 +142,9 @@ def superseded_by_init(paths: Iterable[bytes]) -> set[bytes]:
 def holds_relations(directory: bytes) -> bool:
     """Say whether a directory of the data directory holds relation files."""
     return _DATABASE.match(directory) is not None
+
+
+def of_the_cluster(path: bytes) -> bool:
+    """Say whether a path is one at which a server keeps what a backup must have."""
+    own = _CLUSTERS_DIRECTORY.match(path) or _CLUSTERS_FILE.match(path)
+    return bool(own) or relation_file(path) is not None

@@ -5,31 +5,32 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import stat
 from typing import TYPE_CHECKING
 
 from drkit.model.manifest import CONTROL_FILE, FileKind
+from drkit.ownership import acting_as
 from drkit.postgres.existing_checks import (
     is_shared,
     refuse_unless_own_tablespace,
     refuse_unless_replaceable,
     wal_place,
 )
-from drkit.postgres.surplus import find_surplus
+from drkit.postgres.surplus import find_surplus, give_directories
 from drkit.postgres.target_checks import MARKER
 from drkit.postgres.target_directory import (
     TargetDirectory,
     lock,
-    make,
     open_directory,
+    reach,
+    settle,
     take_over,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from drkit.model.owner import Owner
     from drkit.postgres.surplus import Kinds, Surplus
-    from drkit.postgres.target_directory import Owner
 
 _PG_WAL = b"pg_wal"
 _FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -72,14 +73,33 @@ class ExistingDirectory(TargetDirectory):
         Raises:
             TargetNotEmpty: it is not to be touched.
         """
-        self._root = open_directory(self.path)
-        lock(self._root, self.path)
-        refuse_unless_replaceable(self.path, self._system_identifier)
-        for place in self._tablespaces.values():
-            make(place)
-            refuse_unless_own_tablespace(place, self.path)
-        for place in (self.path, *self._tablespaces.values()):
-            take_over(place, self._owner)
+        with acting_as(self._owner):
+            self._root = open_directory(self.path)
+            lock(self._root, self.path)
+            refuse_unless_replaceable(self.path, self._system_identifier)
+        take_over(self._root, self.path, self._owner)
+        self._take_directories(self._root, b"")
+        for prefix, place in self._tablespaces.items():
+            self._take_tablespace(prefix, place)
+        with acting_as(self._owner):
+            self._clear_out()
+
+    def _take_tablespace(self, prefix: bytes, place: str) -> None:
+        descriptor = reach(place, self._owner)
+        try:
+            with acting_as(self._owner):
+                refuse_unless_own_tablespace(place, self.path)
+            take_over(descriptor, place, self._owner)
+            self._take_directories(descriptor, prefix)
+        finally:
+            os.close(descriptor)
+
+    def _take_directories(self, directory: int, prefix: bytes) -> None:
+        """Give the owner what is root's, or the owner could not clear it out."""
+        if self._owner and os.geteuid() == 0:
+            give_directories(directory, prefix, self._owner, self._kind)
+
+    def _clear_out(self) -> None:
         wal = wal_place(self.path, owners(self._owner))
         self._mark()
         self._remove_control()
@@ -95,8 +115,9 @@ class ExistingDirectory(TargetDirectory):
 
     def look(self) -> None:
         """Open the directories to look for what is surplus, and change nothing."""
-        self._root = open_directory(self.path)
-        self._open_roots(wal_place(self.path, owners(self._owner)))
+        with acting_as(self._owner):
+            self._root = open_directory(self.path)
+            self._open_roots(wal_place(self.path, owners(self._owner)))
 
     def link_tablespaces(self) -> None:
         """Make the links in `pg_tblspc` that are not there."""
@@ -110,10 +131,10 @@ class ExistingDirectory(TargetDirectory):
             with contextlib.suppress(FileExistsError):
                 os.mkdir(name, 0o700, dir_fd=parent)
             descriptor = open_directory(name, parent)
-        try:
-            _settle(descriptor, mode, self._owner)
-        finally:
-            os.close(descriptor)
+            try:
+                settle(descriptor, mode, self._owner)
+            finally:
+                os.close(descriptor)
 
     def open_existing(self, path: bytes) -> int | None:
         """Open a file for reading and writing; None if it is not there."""
@@ -132,14 +153,15 @@ class ExistingDirectory(TargetDirectory):
         return super().open(path, mode) if descriptor is None else descriptor
 
     def finish(self, descriptor: int, mode: int, mtime: int | None = None) -> None:
-        """Give a file its mode, owner and time if it lacks them, and make it durable.
+        """Give a file its mode, group and time if it lacks them, and make it durable.
 
         That is for unchanged files too: a server that crashed leaves pages in the
         system's cache, and no one to write them to disk.
         """
-        _settle(descriptor, mode, self._owner)
-        if mtime is not None and os.fstat(descriptor).st_mtime_ns != mtime * 10**9:
-            os.utime(descriptor, (mtime, mtime))
+        with acting_as(self._owner):
+            settle(descriptor, mode, self._owner)
+            if mtime is not None and os.fstat(descriptor).st_mtime_ns != mtime * 10**9:
+                os.utime(descriptor, (mtime, mtime))
         os.fsync(descriptor)
 
     def _kind(self, path: bytes) -> FileKind | None:
@@ -198,12 +220,3 @@ class ExistingDirectory(TargetDirectory):
 def owners(owner: Owner | None) -> set[int]:
     """Return the users whose directories a restore may empty."""
     return {owner.uid} if owner else {os.geteuid()}
-
-
-def _settle(descriptor: int, mode: int, owner: Owner | None) -> None:
-    """Give what is open its mode and its owner, if it has others."""
-    status = os.fstat(descriptor)
-    if owner and (status.st_uid, status.st_gid) != (owner.uid, owner.gid):
-        os.fchown(descriptor, owner.uid, owner.gid)
-    if stat.S_IMODE(status.st_mode) != mode:
-        os.fchmod(descriptor, mode)

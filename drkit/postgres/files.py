@@ -15,6 +15,7 @@ from drkit.model.page import PAGE
 
 # Without waiting: opening a named pipe waits for a writer, for good if there is none.
 _READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+_PASSING = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _NO_FILE = (errno.ELOOP, errno.ENXIO)  # a link that is not followed; a socket
 
 
@@ -48,6 +49,29 @@ def open_regular(
         os.close(descriptor)
         raise _not_regular(path, directory=stat.S_ISDIR(mode))
     return descriptor
+
+
+def open_below(root: bytes, place: bytes) -> int:
+    """Open a regular file for reading, by no link behind `root`; see `open_regular`.
+
+    Args:
+        root: a directory, itself reached as its path says.
+        place: a path that begins with it.
+
+    Raises:
+        NotRegular, OSError: as `open_regular`; a link in the place of a directory is
+            no directory.
+    """
+    directory = os.open(root, _PASSING)
+    try:
+        *parents, name = place[len(root) :].lstrip(b"/").split(b"/")
+        for parent in parents:
+            above = directory
+            directory = os.open(parent, _PASSING | os.O_NOFOLLOW, dir_fd=above)
+            os.close(above)
+        return open_regular(name, directory)
+    finally:
+        os.close(directory)
 
 
 def read_regular(path: str | bytes, *, follow: bool = False) -> bytes:

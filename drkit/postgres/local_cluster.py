@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from drkit.model.head import ServerDescription
+    from drkit.model.owner import Owner
     from drkit.model.timeline import TimelineHistory
     from drkit.postgres.facts import ServerFacts
 
@@ -21,6 +22,7 @@ class LocalCluster:
         facts: of the server that runs on `data_directory`.
         server: the same server, as the manifest describes it.
         history: of the timeline that it is on.
+        owner: whom root acts as in `data_directory`; None where this is not root.
         audit_every: how often each file that seems unchanged is compared in full.
     """
 
@@ -28,4 +30,5 @@ class LocalCluster:
     server: ServerDescription
     history: TimelineHistory
     data_directory: str
+    owner: Owner | None
     audit_every: timedelta

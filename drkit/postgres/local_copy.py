@@ -10,6 +10,7 @@ from drkit import workers
 from drkit.errors import SourceUnreadable
 from drkit.model.audit import audit_due
 from drkit.model.manifest import CONTROL_FILE
+from drkit.ownership import acting_as
 from drkit.postgres.control import read_control
 from drkit.postgres.damage import PageChecker
 from drkit.postgres.detection import Detection
@@ -57,16 +58,17 @@ def changed_since(
         return f"this server has not come to the end of backup {head.label} yet"
     changed: ChangedBlocks | None = None
     if facts.version_num >= SINCE_VERSION and facts.summarize_wal:
-        found = changed_blocks(
-            session,
-            cluster.data_directory,
-            cluster.history,
-            head.start.lsn,
-            start.lsn,
-            cluster.server.relation_segment_size,
-            _SUMMARIZER_STALLS,
-            clock,
-        )
+        with acting_as(cluster.owner):
+            found = changed_blocks(
+                session,
+                cluster.data_directory,
+                cluster.history,
+                head.start.lsn,
+                start.lsn,
+                cluster.server.relation_segment_size,
+                _SUMMARIZER_STALLS,
+                clock,
+            )
         if isinstance(found, str):
             return found
         changed = found
@@ -98,16 +100,23 @@ def copy_cluster(
         detection: for an incremental; None to read everything.
         check_session: raises if the backup's session is lost; called now and then.
     """
-    names = {one.oid: one.name for one in cluster.facts.tablespaces}
-    found = scan(cluster.data_directory, names, cluster.server.catalog_version)
+    # Asked anew: WAL since the backup's start has none that came before it.
+    names = {one.oid: one.name for one in read_facts(session).tablespaces}
+    with acting_as(cluster.owner):
+        found = scan(cluster.data_directory, names, cluster.server.catalog_version)
+    for left_out in found.warnings:
+        progress.warning(left_out)
     checker = _checker(session, cluster, start)
-    reading = Reading(found, detection, start.lsn, checker, progress)
+    reading = Reading(found, detection, start.lsn, checker, progress, cluster.owner)
     progress.phase("copy", reading.total())
     tasks = [reading.worker(writer) for writer in writers]
     workers.run(tasks, watch=check_session)
     check_session()
-    control = _copy_control(cluster.data_directory, found, writers[0])
-    return reading.copied(control, unlogged_since(found))
+    with acting_as(cluster.owner):
+        number, control = _read_control(cluster.data_directory, found)
+        unlogged = unlogged_since(found)
+    writers[0].add(number, 0, control)
+    return reading.copied({number: len(control)}, unlogged)
 
 
 def _checker(
@@ -122,14 +131,11 @@ def _checker(
     return PageChecker(start.lsn, insert_lsn, cluster.server.relation_segment_size)
 
 
-def _copy_control(
-    data_directory: str, found: Found, writer: ContentWriter
-) -> dict[int, int]:
+def _read_control(data_directory: str, found: Found) -> tuple[int, bytes]:
+    """Return the number and the content of the control file."""
     for number, file in enumerate(found.files):
         if file.path == CONTROL_FILE:
-            _, content = read_control(os.fsdecode(file.place))
-            writer.add(number, 0, content)
-            return {number: len(content)}
+            return number, read_control(os.fsdecode(file.place))[1]
     raise SourceUnreadable(
         f"there is no global/pg_control in {data_directory}",
         hint="check `cluster.data_directory` in the policy",

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from drkit.errors import SourceUnreadable
 from drkit.model.copied import Copied, CopiedFile
 from drkit.model.frames import FilePages
 from drkit.model.page import PAGE
+from drkit.ownership import acting_as
 from drkit.postgres.comparing import Comparing
 from drkit.postgres.detection import FilePlan, How, stretches
-from drkit.postgres.exclusions import relation_file
-from drkit.postgres.files import NotRegular, open_regular, read_full, unreadable
+from drkit.postgres.exclusions import of_the_cluster, relation_file
+from drkit.postgres.files import NotRegular, open_below, read_full, unreadable
 from drkit.postgres.pages import page_lsns
 from drkit.postgres.steps import Piece, cut
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from drkit import workers
+    from drkit.model.owner import Owner
     from drkit.postgres.damage import PageChecker
     from drkit.postgres.detection import Detection
     from drkit.postgres.exclusions import RelationFile
@@ -42,6 +45,7 @@ class Reading:
     Args:
         detection: for an incremental; None to read everything.
         start_lsn: where this backup began.
+        owner: whom root acts as to open files.
     """
 
     def __init__(
@@ -51,8 +55,10 @@ class Reading:
         start_lsn: int,
         checker: PageChecker | None,
         progress: Progress,
+        owner: Owner | None,
     ) -> None:
         self._found = found
+        self._owner = owner
         self._detection = detection
         self._plans = (
             detection.plans(found.files)
@@ -60,7 +66,7 @@ class Reading:
             else [FilePlan(How.WHOLE)] * len(found.files)
         )
         self._comparing = (
-            Comparing(detection, start_lsn, progress) if detection else None
+            Comparing(detection, start_lsn, progress, owner) if detection else None
         )
         self._checker = checker
         self._progress = progress
@@ -131,7 +137,12 @@ class Reading:
         """Let pages be read by another process; say whether they were."""
         pages = [
             FilePages(
-                piece.number, piece.file.place, piece.blocks, self._first(piece.file)
+                piece.number,
+                piece.file.place,
+                piece.file.root,
+                self._owner,
+                piece.blocks,
+                self._first(piece.file),
             )
             for piece in step
             if piece.blocks is not None
@@ -150,7 +161,8 @@ class Reading:
     def _read(self, reader: _Reader) -> None:
         file = reader.piece.file
         try:
-            descriptor = open_regular(file.place)
+            with acting_as(self._owner):
+                descriptor = open_below(file.root, file.place)
         except FileNotFoundError:
             self._gone(reader.piece.number)
             return
@@ -203,6 +215,12 @@ class Reading:
 
     def _replaced(self, number: int, file: FoundFile) -> None:
         """Leave out what is a file no more, as the walk leaves out what never was."""
+        if of_the_cluster(file.path):
+            raise SourceUnreadable(
+                f"{os.fsdecode(file.place)} is no file any more, and a restored server "
+                "could not do without it",
+                hint="see who put something else into its place; no backup was made",
+            )
         if not self._gone(number):
             return  # another piece of it was told of
         warning = f"{os.fsdecode(file.path)} is no file any more and was left out"

@@ -133,6 +133,8 @@ def _answers(lines: list[str]) -> bool:
         asked.settimeout(_PATIENCE)
         try:
             asked.connect(path)
+        except PermissionError:
+            return True  # it may be served, for others
         except OSError:
             return False
     return True

@@ -20,6 +20,7 @@ from drkit.postgres.exclusions import (
     excluded_directory,
     excluded_file,
     holds_relations,
+    of_the_cluster,
     relation_file,
     superseded_by_init,
     unlogged,
@@ -40,14 +41,16 @@ class FoundFile(NamedTuple):
 
     Attributes:
         path: relative to the data directory, as the manifest names it.
-        place: where it is on disk; no link, but for the directories
-            above it; differs from `path` for tablespaces.
+        place: where it is on disk; differs from `path` for tablespaces.
+        root: a directory above it, from which no link leads to it: that of the cluster
+            or of the tablespace.
         mtime: seconds since 1970.
         identity: see `CopiedFile`.
     """
 
     path: bytes
     place: bytes
+    root: bytes
     kind: FileKind
     mode: int
     size: int
@@ -64,16 +67,23 @@ class Found:
     warnings: list[str] = field(default_factory=list)
 
 
-def scan(data_directory: str, names: Mapping[int, str], catalog_version: int) -> Found:
+def scan(
+    data_directory: str, names: Mapping[int, str] | None, catalog_version: int
+) -> Found:
     """List what a base backup of a running cluster copies, by path.
 
+    Links are followed to tablespaces only. `pg_wal` may be one: nothing in it is
+    listed.
+
     Args:
-        names: the tablespaces' names by oid.
+        names: the tablespaces' names by oid, by the server's word; None follows every
+            link that looks like a tablespace's.
         catalog_version: of this server; a tablespace directory may be shared with
             other versions, whose parts are not this cluster's.
 
     Raises:
-        SourceUnreadable: a directory or file can't be listed.
+        SourceUnreadable: a directory or file can't be listed, or a link has the place
+            of something that the cluster can't do without.
     """
     found = Found()
     root = os.fsencode(data_directory)
@@ -117,10 +127,14 @@ def _is_same(file: FoundFile) -> bool:
 
 class _Walker:
     def __init__(
-        self, found: Found, root: bytes, names: Mapping[int, str], catalog_version: int
+        self,
+        found: Found,
+        root: bytes,
+        names: Mapping[int, str] | None,
+        catalog_version: int,
     ) -> None:
         self._found = found
-        self._root = os.path.realpath(root)
+        self._root = root
         self._names = names
         self._catalog = str(catalog_version).encode()
 
@@ -137,14 +151,13 @@ class _Walker:
             self._take(entry, child)
 
     def _take(self, entry: os.DirEntry[bytes], path: bytes) -> None:
-        place = entry.path
         try:
             status = entry.stat(follow_symlinks=False)
             if stat.S_ISLNK(status.st_mode):
                 followed = self._link(entry, path)
                 if followed is None:
                     return
-                status, place = followed, os.path.realpath(place)
+                status = followed
         except FileNotFoundError:
             return  # dropped since it was listed; WAL replay drops it too
         except OSError as error:
@@ -153,7 +166,7 @@ class _Walker:
             self._directory(entry.path, path, status)
         elif stat.S_ISREG(status.st_mode):
             if not excluded_file(path):
-                self._add(path, place, FileKind.FILE, status)
+                self._add(path, entry.path, FileKind.FILE, status)
         else:
             self._warn(path, "is neither file nor directory and was left out")
 
@@ -169,9 +182,11 @@ class _Walker:
         if path in EMPTIED:
             self._emptied(place, path, status)
             return
+        root = self._root
         if parent == _TABLESPACES and name.isdigit():
-            self._tablespace(place, path, int(name))
+            self._root = self._tablespace(place, path, int(name))
         self.walk(place, path)
+        self._root = root
 
     def _emptied(self, place: bytes, path: bytes, status: os.stat_result) -> None:
         for kept in KEPT_IN_WAL:
@@ -180,20 +195,43 @@ class _Walker:
             ):
                 self._add(kept, place + kept[len(path) :], FileKind.DIRECTORY, status)
 
-    def _tablespace(self, place: bytes, path: bytes, oid: int) -> None:
+    def _tablespace(self, place: bytes, path: bytes, oid: int) -> bytes:
+        """Note a tablespace; return the directory from which no link leads on."""
         in_place = not os.path.islink(place)
         where = path if in_place else os.readlink(place)
-        name = self._names.get(oid, str(oid))
+        name = (self._names or {}).get(oid, str(oid))
         self._found.tablespaces.append(
             Tablespace(oid, os.fsdecode(where), name, in_place)
         )
+        return self._root if in_place else place
 
     def _link(self, entry: os.DirEntry[bytes], path: bytes) -> os.stat_result | None:
-        """Follow a link; what it points at is stored in its place.
+        """Look where a link leads, if it is one that is followed; else return None.
 
-        Returns:
-            None for one that leads nowhere, or round in circles.
+        Whoever owns the directory can make a link to anything, so what it leads to is
+        no part of the cluster unless the server says so.
         """
+        if path in EMPTIED or self._is_tablespace(path):
+            return self._followed(entry, path)
+        if of_the_cluster(path):
+            raise SourceUnreadable(
+                f"{os.fsdecode(entry.path)} is a symbolic link, and the cluster's data "
+                "may lie behind it: drkit follows links to tablespaces and pg_wal only",
+                hint="stop the server and move what it leads to into its place, or "
+                "move the tables to a tablespace; no backup was made",
+            )
+        self._warn(path, f"is a symbolic link to {_target(entry)} and was left out")
+        return None
+
+    def _is_tablespace(self, path: bytes) -> bool:
+        parent, _, name = path.rpartition(b"/")
+        if parent != _TABLESPACES or not name.isdigit():
+            return False
+        return self._names is None or int(name) in self._names
+
+    def _followed(
+        self, entry: os.DirEntry[bytes], path: bytes
+    ) -> os.stat_result | None:
         try:
             status = entry.stat(follow_symlinks=True)
         except OSError as error:
@@ -201,18 +239,10 @@ class _Walker:
                 raise
             self._warn(path, "links to nothing and was left out")
             return None
-        if stat.S_ISDIR(status.st_mode) and self._loops(entry.path):
-            self._warn(path, "links to a place around it and was left out")
+        if not stat.S_ISDIR(status.st_mode):
+            self._warn(path, "links to no directory and was left out")
             return None
-        expected = path in EMPTIED or path.startswith(_TABLESPACES + b"/")
-        if not expected:
-            self._warn(path, "is a symbolic link; what it points at is stored instead")
         return status
-
-    def _loops(self, place: bytes) -> bool:
-        """Say whether following a link would walk the data directory again."""
-        target = os.path.realpath(place)
-        return os.path.commonpath([target, self._root]) in (target, self._root)
 
     def _add(
         self, path: bytes, place: bytes, kind: FileKind, status: os.stat_result
@@ -220,7 +250,7 @@ class _Walker:
         size = status.st_size if kind is FileKind.FILE else 0
         mode, mtime = status.st_mode & _MODE, int(status.st_mtime)
         identity = _identity(path, status) if kind is FileKind.FILE else 0
-        file = FoundFile(path, place, kind, mode, size, mtime, identity)
+        file = FoundFile(path, place, self._root, kind, mode, size, mtime, identity)
         self._found.files.append(file)
 
     def _entries(self, place: bytes, path: bytes) -> list[os.DirEntry[bytes]]:
@@ -238,6 +268,13 @@ class _Walker:
 
     def _warn(self, path: bytes, what: str) -> None:
         self._found.warnings.append(f"{os.fsdecode(path)} {what}")
+
+
+def _target(entry: os.DirEntry[bytes]) -> str:
+    try:
+        return os.fsdecode(os.readlink(entry.path))
+    except OSError:
+        return "something that is gone"
 
 
 def _identity(path: bytes, status: os.stat_result) -> int:

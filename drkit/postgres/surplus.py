@@ -19,6 +19,8 @@ from drkit.postgres.target_checks import MARKER
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
+    from drkit.model.owner import Owner
+
     Kinds = Callable[[bytes], FileKind | None]
 
 _LOST_AND_FOUND = b"lost+found"  # the file system's own
@@ -90,6 +92,7 @@ def find_surplus(
 
     No link is followed. Where the backup has a file, everything else goes, and so does
     a file of several names: what is written to it would show under the others too.
+    Another user's file gives way to one of the owner's.
 
     Args:
         prefix: the directory's path with a slash, or nothing for the data directory.
@@ -133,9 +136,42 @@ def _look(
         finally:
             os.close(below)
     alone = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+    alone = alone and status.st_uid == os.fstat(parent).st_uid
     if not (stays or (alone and kind is FileKind.FILE)):
         size, link = status.st_blocks * 512, stat.S_ISLNK(status.st_mode)
         yield Surplus(path, parent, is_directory, link, size, kind is not None)
+
+
+def give_directories(directory: int, prefix: bytes, owner: Owner, kinds: Kinds) -> None:
+    """Give the directories below an open one that are root's to the owner.
+
+    Files are not given: the owner could have brought one of root's there. They go, or
+    give way to new ones. No link is followed, and no other file system entered.
+
+    Args:
+        prefix, kinds: as for `find_surplus`; of a tablespace's place, only what the
+            backup has is the cluster's.
+    """
+    shared = _TABLESPACE.match(prefix) is not None
+    device = os.fstat(directory).st_dev
+    with os.scandir(directory) as entries:
+        names = [one.name for one in entries if one.is_dir(follow_symlinks=False)]
+    for name in names:
+        path = prefix + os.fsencode(name)
+        if _is_file_systems(prefix, path) or (shared and kinds(path) is None):
+            continue
+        below = os.open(
+            name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory
+        )
+        try:
+            status = os.fstat(below)
+            if status.st_dev != device:
+                continue
+            if status.st_uid == 0:
+                os.fchown(below, *owner)
+            give_directories(below, path + b"/", owner, kinds)
+        finally:
+            os.close(below)
 
 
 def _nothing(_: bytes) -> None:

@@ -1,7 +1,8 @@
 """The directory that a restore fills: refused unless empty, marked until complete.
 
 A repository is hostile input, so every open goes down from the directory that this run
-holds, part by part, and follows no link but those to tablespaces.
+holds, part by part, and follows no link but those to tablespaces. Root does all of it
+as the owner of the cluster, who could plant links there.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ import os
 import shutil
 import stat
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from drkit.errors import DrkitError, TargetNotEmpty
+from drkit.ownership import acting_as, give, reach_directory
 from drkit.postgres.files import open_regular
 from drkit.postgres.target_checks import (
     MARKER,
@@ -31,18 +32,11 @@ from drkit.writing import write_all
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from drkit.model.owner import Owner
+
 _CONTROL_FILE = "global/pg_control"
 _DIRECTORY = 0o700
-_PARENT = 0o755  # whoever runs the server must be able to pass
 _FIRST_OF_FILE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """Who shall own what a restore running as root writes."""
-
-    uid: int
-    gid: int
 
 
 class TargetDirectory:
@@ -71,21 +65,22 @@ class TargetDirectory:
         Raises:
             TargetNotEmpty: something came there since the plan was made.
         """
-        make(self.path)
-        self._root = open_directory(self.path)
-        lock(self._root, self.path)
-        refuse_unless_free(self.path)
-        take_over(self.path, self._owner)
-        for place in self._tablespaces.values():
-            make(place)
-            refuse_unless_free_tablespace(place, self.path)
-            take_over(place, self._owner)
-        if is_incomplete(self.path):
-            _clear(self._root, self.path)
+        self._root = reach(self.path, self._owner)
+        with acting_as(self._owner):
+            lock(self._root, self.path)
+            refuse_unless_free(self.path)
+        _refuse_unless_empty(self._root, self.path)
+        take_over(self._root, self.path, self._owner)
+        for prefix, place in self._tablespaces.items():
+            self._roots[prefix] = reach(place, self._owner)
+            with acting_as(self._owner):
+                refuse_unless_free_tablespace(place, self.path)
+            take_over(self._roots[prefix], place, self._owner)
+        with acting_as(self._owner):
+            if is_incomplete(self.path):
+                _clear(self._root, self.path)
         self.write(MARKER.encode(), self._marker(), 0o600)
         os.fsync(self._root)
-        for prefix, place in self._tablespaces.items():
-            self._roots[prefix] = open_directory(place)
 
     def link_tablespaces(self) -> None:
         """Make the links in `pg_tblspc`; its directory must be there."""
@@ -99,9 +94,12 @@ class TargetDirectory:
     def make_directory(self, path: bytes, mode: int) -> None:
         """Make a directory of the cluster, with exactly `mode`."""
         with self._parent(path) as (parent, name):
-            os.mkdir(name, dir_fd=parent)
-            os.chmod(name, mode, dir_fd=parent)
-            self._chown(name, parent)
+            os.mkdir(name, 0o700, dir_fd=parent)
+            descriptor = open_directory(name, parent)
+            try:
+                settle(descriptor, mode, self._owner)
+            finally:
+                os.close(descriptor)
 
     def open(self, path: bytes, mode: int) -> int:
         """Open a file, making it at first; return its descriptor."""
@@ -118,12 +116,11 @@ class TargetDirectory:
         return descriptor
 
     def finish(self, descriptor: int, mode: int, mtime: int | None = None) -> None:
-        """Give a file its mode, owner and time, and make it durable."""
-        os.fchmod(descriptor, mode)
-        if self._owner:
-            os.fchown(descriptor, self._owner.uid, self._owner.gid)
-        if mtime is not None:
-            os.utime(descriptor, (mtime, mtime))
+        """Give a file its mode, group and time, and make it durable."""
+        with acting_as(self._owner):
+            settle(descriptor, mode, self._owner)
+            if mtime is not None:
+                os.utime(descriptor, (mtime, mtime))
         os.fsync(descriptor)
 
     def write(self, path: bytes, content: bytes, mode: int) -> None:
@@ -164,12 +161,14 @@ class TargetDirectory:
 
     def set_mode(self, mode: int) -> None:
         """Give the data directory and the tablespaces' directories their mode."""
-        for descriptor in (self._root, *self._roots.values()):
-            os.fchmod(descriptor, mode)
+        with acting_as(self._owner):
+            for descriptor in (self._root, *self._roots.values()):
+                os.fchmod(descriptor, mode)
 
     def complete(self) -> None:
         """Take the mark away."""
-        os.unlink(MARKER, dir_fd=self._root)
+        with acting_as(self._owner):
+            os.unlink(MARKER, dir_fd=self._root)
         os.fsync(self._root)
 
     def close(self) -> None:
@@ -181,19 +180,23 @@ class TargetDirectory:
 
     @contextmanager
     def _parent(self, path: bytes) -> Iterator[tuple[int, bytes]]:
-        """Open the directory that a path's last part stands in; follow no link."""
+        """Open the directory that a path's last part stands in; follow no link.
+
+        Whatever is done in it is done as the owner.
+        """
         root, below = self._place(path)
         *parents, name = below.split(b"/")
         opened = root
-        try:
-            for parent in parents:
-                above, opened = opened, open_directory(parent, opened)
-                if above != root:
-                    os.close(above)
-            yield opened, name
-        finally:
-            if opened != root:
-                os.close(opened)
+        with acting_as(self._owner):
+            try:
+                for parent in parents:
+                    above, opened = opened, open_directory(parent, opened)
+                    if above != root:
+                        os.close(above)
+                yield opened, name
+            finally:
+                if opened != root:
+                    os.close(opened)
 
     def _place(self, path: bytes) -> tuple[int, bytes]:
         for prefix, descriptor in self._roots.items():
@@ -204,17 +207,6 @@ class TargetDirectory:
     def _link(self, path: bytes, place: str) -> None:
         with self._parent(path) as (parent, name):
             os.symlink(place, name, dir_fd=parent)
-            self._chown(name, parent)
-
-    def _chown(self, name: bytes, root: int) -> None:
-        if self._owner:
-            os.chown(
-                name,
-                self._owner.uid,
-                self._owner.gid,
-                dir_fd=root,
-                follow_symlinks=False,
-            )
 
     def _marker(self) -> bytes:
         places = sorted(self._tablespaces.values())
@@ -258,17 +250,14 @@ def _empty(directory: str, keep: str) -> None:
                 os.unlink(entry.path)
 
 
-def make(directory: str) -> None:
-    """Make a directory and what is missing above it.
+def reach(directory: str, owner: Owner | None) -> int:
+    """Open a directory, made if need be with what is missing above it.
 
     Raises:
         DrkitError: this user may not.
     """
     try:
-        _make_parents(os.path.dirname(directory))
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(directory, _DIRECTORY)
-            _sync(os.path.dirname(directory))
+        return reach_directory(directory, owner, _DIRECTORY)
     except OSError as error:
         raise DrkitError(
             f"can't make {directory}: {error.strerror}",
@@ -276,16 +265,16 @@ def make(directory: str) -> None:
         ) from error
 
 
-def take_over(directory: str, owner: Owner | None) -> None:
-    """Make a directory its owner's alone.
+def take_over(descriptor: int, directory: str, owner: Owner | None) -> None:
+    """Make an open directory its owner's alone.
 
     Raises:
         DrkitError: this user may not.
     """
     try:
-        os.chmod(directory, _DIRECTORY)
-        if owner:
-            os.chown(directory, owner.uid, owner.gid)
+        give(descriptor, directory, owner)
+        with acting_as(owner):
+            settle(descriptor, _DIRECTORY, owner)
     except OSError as error:
         raise DrkitError(
             f"can't take over {directory}: {error.strerror}",
@@ -293,15 +282,23 @@ def take_over(directory: str, owner: Owner | None) -> None:
         ) from error
 
 
-def _make_parents(directory: str) -> None:
-    """Make what lies above, passable whatever the umask."""
-    if os.path.isdir(directory):
-        return
-    parent = os.path.dirname(directory)
-    _make_parents(parent)
-    os.mkdir(directory)
-    os.chmod(directory, _PARENT)
-    _sync(parent)
+def settle(descriptor: int, mode: int, owner: Owner | None) -> None:
+    """Give what is open its mode and its owner's group, if it has others."""
+    status = os.fstat(descriptor)
+    if owner and status.st_gid != owner.gid:
+        os.fchown(descriptor, -1, owner.gid)
+    if stat.S_IMODE(status.st_mode) != mode:
+        os.fchmod(descriptor, mode)
+
+
+def _refuse_unless_empty(directory: int, path: str) -> None:
+    """Look once more, into what is open now."""
+    names = os.listdir(directory)
+    if names and MARKER not in names:
+        raise TargetNotEmpty(
+            f"{path} is not empty",
+            hint="restore to a directory that nobody else writes to",
+        )
 
 
 def _sync(path: str | bytes, parent: int | None = None) -> None:

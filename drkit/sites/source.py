@@ -13,6 +13,7 @@ from drkit import wiring
 from drkit.errors import Corrupt, PostgresRefused, SourceUnreadable
 from drkit.model.copied import Present
 from drkit.model.timeline import TimelineHistory
+from drkit.ownership import acting_as, owner_of
 from drkit.postgres.archiver import archiver_asker
 from drkit.postgres.describe import describe, refuse_unless_backupable
 from drkit.postgres.facts import read_facts
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from drkit.config.policy import Policy
     from drkit.model.head import ServerDescription
+    from drkit.model.owner import Owner
     from drkit.postgres.facts import ServerFacts
     from drkit.postgres.session_process import SessionProcess
     from drkit.protocols import BaseBackupSource, ServerSession
@@ -94,10 +96,33 @@ def _local_source(
     from drkit.postgres.timelines import read_history
 
     directory = policy.cluster.data_directory or facts.data_directory
-    history = _history(facts, lambda: read_history(directory, facts.timeline))
+    owner = _owner(directory)
+    with acting_as(owner):
+        history = _history(facts, lambda: read_history(directory, facts.timeline))
     audit_every = policy.backup.audit_every
-    cluster = LocalCluster(facts, server, history, directory, audit_every)
+    cluster = LocalCluster(facts, server, history, directory, owner, audit_every)
     return LocalSource(session, cluster, wiring.SystemClock()), history
+
+
+def _owner(directory: str) -> Owner | None:
+    """Return whom root acts as where the cluster's files are.
+
+    Raises:
+        SourceUnreadable: there is nothing, or it is nobody's alone.
+    """
+    try:
+        owner = owner_of(directory, raising=SourceUnreadable)
+    except OSError as error:
+        raise SourceUnreadable(
+            f"can't read {directory}: {error.strerror}",
+            hint="check `cluster.data_directory` in the policy",
+        ) from error
+    if owner is not None and owner.uid == 0:
+        raise SourceUnreadable(
+            f"{directory} belongs to root, so no server's files are there",
+            hint="check `cluster.data_directory` in the policy",
+        )
+    return owner
 
 
 def _stream_source(

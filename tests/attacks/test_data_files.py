@@ -113,22 +113,6 @@ def test_a_pipe_in_the_place_of_changed_pages(tmp_path: Path) -> None:
     assert frames[-1] is not None
 
 
-def test_a_link_that_was_there_is_stored_as_what_it_points_at(
-    scene: Scene, newest_version: int
-) -> None:
-    protected = scene.protect(newest_version)
-    data = Path(protected.cluster.data_directory)
-    place = scene.directory() / "outside.conf"
-    place.write_text("# of a site\n")
-    (data / "site.conf").symlink_to(place)
-    site(protected).take()
-    protected.archive_now()
-    with restored(scene, protected) as found:
-        copy = Path(found.data_directory, "site.conf")
-        assert not copy.is_symlink()
-        assert copy.read_text() == "# of a site\n"
-
-
 def test_small_files_that_are_pipes(tmp_path: Path) -> None:
     (tmp_path / "global").mkdir()
     control = tmp_path / "global/pg_control"

@@ -7,7 +7,7 @@ import pwd
 from typing import TYPE_CHECKING
 
 from drkit.cli.owner import target_owner
-from drkit.postgres.target_directory import Owner
+from drkit.model.owner import Owner
 from tests.pg import give_to
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drkit import wiring
+from drkit.model.owner import Owner
 from drkit.model.recovery import RecoveryTarget
 from drkit.operations.archive import archived_wal
 from drkit.operations.restore import RestoreRequest, execute_restore, plan_restore
 from drkit.operations.scratch.instance import Scratch, ScratchOptions, scratch_instance
-from drkit.postgres.target_directory import Owner
 from tests.operations.backup_tools import Listener
 
 if TYPE_CHECKING:

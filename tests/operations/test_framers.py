@@ -48,7 +48,14 @@ def page_file(path: Path, count: int, first: int = 0) -> bytes:
 
 
 def asking(file: int, path: Path, blocks: Sequence[int], first: int = 0) -> FilePages:
-    return FilePages(file, os.fsencode(path), np.array(blocks, np.int64), first)
+    return FilePages(
+        file,
+        os.fsencode(path),
+        os.fsencode(path.parent),
+        None,
+        np.array(blocks, np.int64),
+        first,
+    )
 
 
 def holds(frame: FilledFrame | None, contents: dict[int, bytes]) -> list[int]:

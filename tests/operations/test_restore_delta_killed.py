@@ -13,10 +13,10 @@ import pytest
 
 from drkit import wiring
 from drkit.errors import Interrupted, TargetNotEmpty
+from drkit.model.owner import Owner
 from drkit.model.recovery import RecoveryTarget
 from drkit.operations.restore import RestoreRequest, execute_restore, plan_restore
 from drkit.postgres.target_checks import MARKER, is_incomplete
-from drkit.postgres.target_directory import Owner
 from tests.operations.backup_tools import content
 from tests.operations.scene import refused, restore
 from tests.operations.test_restore_delta import (

@@ -225,13 +225,13 @@ def test_another_file_system_inside_is_not_emptied(source: Source) -> None:
 def test_a_server_that_starts_after_the_plan_is_seen(source: Source) -> None:
     """The directory is looked at once more before the first thing is deleted."""
     from drkit import wiring
+    from drkit.model.owner import Owner
     from drkit.model.recovery import RecoveryTarget
     from drkit.operations.restore import (
         RestoreRequest,
         execute_restore,
         plan_restore,
     )
-    from drkit.postgres.target_directory import Owner
     from tests.operations.backup_tools import Listener
 
     target = source.copy()

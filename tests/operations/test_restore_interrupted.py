@@ -14,11 +14,11 @@ import pytest
 
 from drkit import wiring
 from drkit.errors import Interrupted, NoSpace, TargetNotEmpty
+from drkit.model.owner import Owner
 from drkit.model.recovery import RecoveryTarget
 from drkit.operations.restore import RestoreRequest, execute_restore, plan_restore
 from drkit.postgres.control import ClusterState, read_control
 from drkit.postgres.target_checks import MARKER, is_incomplete
-from drkit.postgres.target_directory import Owner
 from tests.operations.scene import Scene, backup, drkit, refused, restore
 from tests.pg import drkit_command, give_to, versions_under_test
 from tests.protect import NAME

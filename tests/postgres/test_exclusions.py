@@ -247,7 +247,7 @@ def test_what_is_no_file_is_left_out_with_a_warning(plain_directory: Path) -> No
     assert warnings == ["pipe is neither file nor directory and was left out"]
 
 
-def test_a_linked_configuration_file_is_stored_as_it_reads(
+def test_links_are_left_out_with_a_warning_that_says_where_they_lead(
     plain_directory: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "postgresql.conf").write_text("port = 5433\n")
@@ -257,16 +257,37 @@ def test_a_linked_configuration_file_is_stored_as_it_reads(
     (plain_directory / "nowhere").symlink_to(tmp_path / "nothing")
     (plain_directory / "itself").symlink_to("itself")
     walk = scan(str(plain_directory), {}, 1)
-    found = {file.path: file for file in walk.files}
-    assert found[b"postgresql.conf"].size == len("port = 5433\n")
-    assert found[b"version"].kind is FileKind.FILE
-    assert {b"nowhere", b"itself"}.isdisjoint(found)
-    assert sorted(warning.split()[0] for warning in walk.warnings) == [
-        "itself",
-        "nowhere",
-        "postgresql.conf",
-        "version",
+    assert {b"PG_VERSION"} == {
+        file.path for file in walk.files if file.kind is FileKind.FILE
+    }
+    left_out = "is a symbolic link to {} and was left out".format
+    assert sorted(walk.warnings) == [
+        f"itself {left_out('itself')}",
+        f"nowhere {left_out(tmp_path / 'nothing')}",
+        f"postgresql.conf {left_out(tmp_path / 'postgresql.conf')}",
+        f"version {left_out('PG_VERSION')}",
     ]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "base/5/16384",
+        "base/6",
+        "pg_xact",
+        "pg_xact/0000",
+        "global/pg_filenode.map",
+        "PG_VERSION",
+    ],
+)
+def test_a_link_in_the_place_of_the_clusters_own_data_is_refused(
+    plain_directory: Path, tmp_path: Path, path: str
+) -> None:
+    (plain_directory / path).parent.mkdir(exist_ok=True)
+    (plain_directory / path).symlink_to(tmp_path)
+    with pytest.raises(SourceUnreadable, match=f"{path} is a symbolic link") as caught:
+        scan(str(plain_directory), {}, 1)
+    assert "no backup was made" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("target", ["..", ".", "../data", "global", "/"])

@@ -16,8 +16,9 @@ import numpy as np
 
 from drkit.hardening import harden
 from drkit.model.page import PAGE
+from drkit.ownership import acting_as
 from drkit.postgres.detection import stretches
-from drkit.postgres.files import open_regular
+from drkit.postgres.files import open_below
 from drkit.postgres.pages import failing
 from drkit.repository.codec import Content
 from drkit.repository.framing import FrameFiller
@@ -70,7 +71,8 @@ def _read(
     at = 0
     try:
         for one, mine in zip(pages, parts, strict=True):
-            descriptor = open_regular(one.place)
+            with acting_as(one.owner):
+                descriptor = open_below(one.root, one.place)
             try:
                 for position, length in mine:
                     part = into[at : at + length]

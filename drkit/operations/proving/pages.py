@@ -107,7 +107,7 @@ def _relations(run: Run) -> tuple[list[_Relation], tuple[str, ...]]:
     """
     root = run.subject.data_directory
     control = read_control(os.path.join(root, "global", "pg_control"))[0]
-    found = scan(root, {}, control.catalog_version)
+    found = scan(root, None, control.catalog_version)
     relations = [
         _Relation(
             os.fsdecode(file.path),
