@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 SECRETS = {
     "AWS_SECRET_ACCESS_KEY": "secret-of-the-store",
-    "DRKIT_PASSWORD": "secret-of-the-database",
-    "DRKIT_POLICY_DIR": "secret-place",
+    "DRKIT_DATABASE_PASSWORD": "secret-of-the-database",
     "HTTPS_PROXY": "http://secret-of-the-proxy@proxy",
     "PGPASSWORD": "secret-of-libpq",
 }
