@@ -219,7 +219,8 @@ def drop_to(account: Account, reach: Iterable[str] = ()) -> Identity:
 
     That right, the capability `dac_read_search`, goes on to what the child starts, so
     that a server can run an `archive_command` out of root's home. It is for throw-away
-    servers only: a server that keeps anybody's data must never have it.
+    servers of drkit's own data only: what somebody else's data runs in, such as a
+    scratch instance, is started by `drkit.postgres.sandbox` and has no capability.
 
     Raises:
         PostgresRefused: this process is neither root nor `account`.

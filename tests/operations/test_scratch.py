@@ -206,7 +206,8 @@ def test_nothing_of_productions_reaches_outside(
             connection.execute("SELECT pg_switch_wal()")
             shown = connection.execute(
                 "SELECT current_user::text, current_setting('archive_command'), "
-                "current_setting('timezone'), current_setting('datestyle'), "
+                "(SELECT reset_val FROM pg_settings WHERE name = 'TimeZone'), "
+                "(SELECT reset_val FROM pg_settings WHERE name = 'DateStyle'), "
                 "current_setting('shared_preload_libraries'), "
                 "current_setting('zero_damaged_pages'), inet_server_addr()"
             ).fetchone()

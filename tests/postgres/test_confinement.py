@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -138,6 +139,29 @@ def test_the_filter_is_a_program_that_every_kernel_takes() -> None:
         for jump in (line.true, line.false):
             assert 0 <= jump < 256
             assert place + 1 + jump < len(lines) or line.code == 0x06
+
+
+@only_root
+@pytest.mark.parametrize("who", ["a user of its own", "the server's user"])
+def test_programs_in_roots_own_directories_are_run_without_a_capability(
+    tmp_path: Path, who: str
+) -> None:
+    """As where drkit and the server's programs are installed in root's home."""
+    server = server_account()
+    account = own_account(server) if who == "a user of its own" else server
+    home = tmp_path / "home"
+    (home / "bin").mkdir(parents=True)
+    shutil.copy("/bin/sh", home / "bin" / "postgres")
+    (home / "secret").write_text("secret")
+    for path in (home, tmp_path):
+        path.chmod(0o700)
+    binaries, private = ServerBinaries(str(home / "bin"), 0), home / "private"
+    private.mkdir()
+    confined = Confinement(binaries, account, str(private), (), MEMORY)
+    program = binaries.tool("postgres")
+    script = f"read line <{home}/secret || echo unread; echo ran"
+    done = confined.run([program, "-c", script], 30, DrkitError)
+    assert done.stdout == b"unread\nran\n"
 
 
 @only_root
