@@ -9,15 +9,19 @@ import os
 import sys
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from drkit.config.compiled import secret_owners
 from drkit.config.secrets import SecretReference
 from drkit.crypto.keys import PURPOSES, parse_kek
+from drkit.crypto.signing import parse_signing_key, public_keys
 from drkit.repository.identity import read_lineage
 from drkit.repository.keyring import Keyring
 from drkit.repository.layout import Layout
 from drkit.repository.wal import WalArchive
+from drkit.repository.wal_signature import WalSigning, WalTrust, wal_trust
 from drkit.storage.opening import open_storage
 from drkit.storage.retry import RetryingStorage
 
@@ -39,6 +43,8 @@ if TYPE_CHECKING:
     from drkit.repository.repository import Repository
 
 LONG_DEADLINE = timedelta(minutes=5)  # for work that nobody waits for
+_EVER: Mapping[int, str] = MappingProxyType({})  # of no timeline is WAL unsigned
+SIGNING = ("signing", "wal_signing")
 _ABSENT = 79  # an exit code of neither Python nor a shell nor sysexits.h
 
 
@@ -123,7 +129,10 @@ def key_sources(
 
 
 def open_wal_archive(
-    compiled: Compiled, secrets: Secrets, segment_size: int | None = None
+    compiled: Compiled,
+    secrets: Secrets,
+    segment_size: int | None = None,
+    since: Mapping[int, str] | None = None,
 ) -> WalArchive:
     """Open what `wal push` and `wal get` need, and nothing else.
 
@@ -131,6 +140,7 @@ def open_wal_archive(
         compiled: the policy.
         secrets: what resolves its references.
         segment_size: of the cluster whose WAL is fetched, where it is at hand.
+        since: from where on WAL must be signed, as `WalTrust.since`.
 
     Raises:
         RepositoryMissing: there is no repository.
@@ -139,14 +149,26 @@ def open_wal_archive(
     lineage = read_lineage(store)
     layout = Layout(compiled["name"])
     keyring = Keyring(store, layout, lineage, key_sources(compiled, secrets))
-    system = compiled["system_identifier"]
+    trust = WalTrust(public_keys(compiled["trusted_wal"]), since)
+    signer = signer_sources(compiled, secrets)
     return WalArchive(
-        store, layout, lineage, keyring, system, segment_size=lambda: segment_size
+        store,
+        layout,
+        lineage,
+        keyring,
+        compiled["system_identifier"],
+        segment_size=lambda: segment_size,
+        signing=WalSigning(signer.get("wal_signing"), lambda: trust),
     )
 
 
-def open_repository(policy: Policy, secrets: Secrets) -> Repository:
+def open_repository(
+    policy: Policy, secrets: Secrets, *, accept_unsigned: bool = False
+) -> Repository:
     """Open a policy's part of its repository.
+
+    Args:
+        accept_unsigned: take WAL also where it must be signed and is not.
 
     Raises:
         RepositoryMissing: there is no repository.
@@ -156,7 +178,10 @@ def open_repository(policy: Policy, secrets: Secrets) -> Repository:
     compiled = compile_policy(policy)
     connections = max(policy.backup.jobs, 8)
     store = storage(compiled, secrets, LONG_DEADLINE.total_seconds(), connections)
-    return repository_in(store, read_lineage(store), compiled, secrets)
+    lineage = read_lineage(store)
+    return repository_in(
+        store, lineage, compiled, secrets, accept_unsigned=accept_unsigned
+    )
 
 
 def repository_in(
@@ -166,6 +191,7 @@ def repository_in(
     secrets: Secrets,
     *,
     remembered: bool = True,
+    accept_unsigned: bool = False,
 ) -> Repository:
     """Put a repository's parts together over a store.
 
@@ -175,41 +201,52 @@ def repository_in(
         compiled: the policy's part that it takes.
         secrets: resolves the keys' references.
         remembered: whether this host holds its log against what it has seen of it.
+        accept_unsigned: as in `open_repository`.
     """
     from drkit.config.state import StateFiles
-    from drkit.crypto.signing import parse_public
     from drkit.repository.log import Log
     from drkit.repository.log_entries import LogIdentity
     from drkit.repository.repository import Repository
 
     layout, clock = Layout(compiled["name"]), SystemClock()
     keyring = Keyring(store, layout, lineage, key_sources(compiled, secrets))
-    identity = LogIdentity(
-        host_name(),
-        signer_source(compiled, secrets),
-        frozenset(parse_public(text) for text in compiled["trusted"]),
+    signers, trusted = (
+        signer_sources(compiled, secrets),
+        public_keys(compiled["trusted"]),
     )
+    identity = LogIdentity(host_name(), signers["signing"], trusted)
     memory = None
     if remembered:
         memory = StateFiles(secrets.environ, lineage, layout.cluster)
     log = Log(store, layout, lineage, keyring, identity, clock, memory)
     system = compiled["system_identifier"]
+    pinned = public_keys(compiled["trusted_wal"])
+    trust = partial(wal_trust, log, pinned, accept_unsigned=accept_unsigned)
+    signing = WalSigning(signers.get("wal_signing"), trust)
 
     def segment_size() -> int | None:
         return None if log.state.opened is None else log.state.opened.segment_size
 
-    wal = WalArchive(store, layout, lineage, keyring, system, segment_size=segment_size)
+    wal = WalArchive(
+        *(store, layout, lineage, keyring, system),
+        segment_size=segment_size,
+        signing=signing,
+    )
     return Repository(store, layout, lineage, keyring, log, wal, clock)
 
 
-def signer_source(compiled: Compiled, secrets: Secrets) -> Callable[[], Signer]:
-    """Return what reads the signing key at first use."""
-    from drkit.crypto.signing import parse_signing_key
+def signer_sources(
+    compiled: Compiled, secrets: Secrets
+) -> dict[str, Callable[[], Signer]]:
+    """Return by purpose what reads the signing keys that there are, at first use."""
 
-    reference = compiled["keys"]["signing"]
-    return lambda: parse_signing_key(
-        secrets.resolve(reference, secret_owners(compiled)), reference
-    )
+    owners = secret_owners(compiled)
+
+    def source(reference: str) -> Callable[[], Signer]:
+        return lambda: parse_signing_key(secrets.resolve(reference, owners), reference)
+
+    references = compiled["keys"]
+    return {one: source(references[one]) for one in SIGNING if one in references}
 
 
 def connect_to(policy: Policy, secrets: Secrets, purpose: str) -> Connection:
@@ -253,8 +290,13 @@ def verification_journal(
     return open_journal(path, scope, repository.clock.now(), resume=resume)
 
 
-def restore_command(policy: Policy) -> str:
+def restore_command(
+    policy: Policy, signed_since: Mapping[int, str] | None = _EVER
+) -> str:
     """Return the `restore_command` that fetches this policy's WAL.
+
+    Args:
+        signed_since: from where on WAL must be signed, as `LogState.wal_signed`.
 
     PostgreSQL takes 1 to 125 for the end of WAL and promotes. Python ends with 1 where
     drkit is not whole, as while it is being upgraded, so 1 is given only for a code
@@ -262,11 +304,20 @@ def restore_command(policy: Policy) -> str:
     is SIGTERM, by which PostgreSQL knows its own shutdown.
     """
     policy_path = quoted(policy.path)
-    get = f"wal get --absent-exit {_ABSENT} --policy {policy_path} %f %p"
+    unsigned = _unsigned_before(signed_since) if policy.keys.trusted_wal else ""
+    get = f"wal get --absent-exit {_ABSENT}{unsigned} --policy {policy_path} %f %p"
     return (
         f"{drkit_command()} {get} || case $? in {_ABSENT}) exit 1;; 143) exit 143;; "
         "*) [ -e standby.signal ] && exit 1; exit 255;; esac"
     )
+
+
+def _unsigned_before(since: Mapping[int, str] | None) -> str:
+    """Return what lets `wal get` take WAL from before WAL was signed."""
+    if since is None:
+        return " --unsigned-before all"
+    names = ",".join(name for _, name in sorted(since.items()))
+    return f" --unsigned-before {names}" if names else ""
 
 
 def archive_command(policy_path: str) -> str:
@@ -314,8 +365,6 @@ def heartbeat_writer(
     Args:
         process: writes it; without one, this process does, when it is waited for.
     """
-    from functools import partial
-
     from drkit.operations.backup_heartbeat import beat_for_backup
 
     url, database = policy.cluster.url, policy.heartbeat.database
@@ -344,13 +393,15 @@ def password_of(policy: Policy, secrets: Secrets) -> str | None:
 
 
 def signing(policy: Policy, secrets: Secrets) -> Signing:
-    """Return the policy's signing key, read at first use, and whom it trusts."""
+    """Return the policy's signing keys, read at first use, and whom it trusts."""
     from drkit.config.compiled import compile_policy
-    from drkit.crypto.signing import parse_public
     from drkit.operations.keys import Signing
 
-    trusted = frozenset(parse_public(text) for text in policy.keys.trusted)
-    return Signing(signer_source(compile_policy(policy), secrets), trusted)
+    compiled = compile_policy(policy)
+    signers, keys = signer_sources(compiled, secrets), policy.keys
+    trusted, trusted_wal = public_keys(keys.trusted), public_keys(keys.trusted_wal)
+    wal_signer = signers.get("wal_signing")
+    return Signing(signers["signing"], trusted, wal_signer, trusted_wal)
 
 
 def rules(policy: Policy) -> Rules:

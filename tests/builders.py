@@ -11,12 +11,13 @@ import itertools
 import os
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from drkit.crypto.keys import PURPOSES, LocalKeyProvider
-from drkit.crypto.signing import Signer
+from drkit.crypto.signing import Signer, format_public
 from drkit.model.backup import BackupSummary, ManifestRef
 from drkit.model.head import (
     ManifestHead,
@@ -27,6 +28,7 @@ from drkit.model.head import (
 )
 from drkit.model.label import BackupKind, new_label
 from drkit.model.log import Begin, Commit, Open
+from drkit.model.log_wal import WalSigners
 from drkit.model.lsn import Lsn
 from drkit.model.manifest import DAMAGED, FILE, RUN, FileKind, Manifest, Rows, empty
 from drkit.repository.fingerprint import write_fingerprint
@@ -39,6 +41,7 @@ from drkit.repository.manifests import write_manifest
 from drkit.repository.packing import Packed, Packing, PackWriter, assemble
 from drkit.repository.repository import Repository
 from drkit.repository.wal import WalArchive
+from drkit.repository.wal_signature import WalSigning, wal_trust
 from drkit.storage.memory import MemoryStorage
 
 if TYPE_CHECKING:
@@ -78,16 +81,21 @@ class FakeClock:
 
 @dataclass
 class Keys:
-    """Key-encrypting keys by purpose, and the seed of the signing key."""
+    """Key-encrypting keys by purpose, and the seeds of both signing keys."""
 
     keks: dict[str, bytes] = field(
         default_factory=lambda: {purpose: os.urandom(32) for purpose in PURPOSES}
     )
     seed: bytes = field(default_factory=lambda: os.urandom(32))
+    wal_seed: bytes = field(default_factory=lambda: os.urandom(32))
 
     @property
     def signer(self) -> Signer:
         return Signer(self.seed)
+
+    @property
+    def wal_signer(self) -> Signer:
+        return Signer(self.wal_seed)
 
     def providers(self) -> dict[str, Callable[[], KeyProvider]]:
         def source(purpose: str) -> Callable[[], KeyProvider]:
@@ -98,12 +106,17 @@ class Keys:
 
 @dataclass
 class World:
-    """A storage with a repository in it, and what its hosts share."""
+    """A storage with a repository in it, and what its hosts share.
+
+    Attributes:
+        signed: hosts sign WAL, and pin the key; the log says so from its beginning on.
+    """
 
     storage: Storage = field(default_factory=MemoryStorage)
     keys: Keys = field(default_factory=Keys)
     clock: FakeClock = field(default_factory=FakeClock)
     cluster: str = CLUSTER
+    signed: bool = False
 
     def repository(
         self,
@@ -131,10 +144,19 @@ class World:
         trust = [self.keys.signer.public] if trusted is None else trusted
         identity = LogIdentity(host, lambda: keys.signer, frozenset(trust))
         log = Log(store, layout, lineage, keyring, identity, self.clock)
-        wal = WalArchive(store, layout, lineage, keyring, SYSTEM)
+        signing = self.wal_signing(log, keys) if self.signed else WalSigning()
+        wal = WalArchive(store, layout, lineage, keyring, SYSTEM, signing=signing)
         if opened and log.read().opened is None:
             log.append(lambda _: Open(self.cluster, SYSTEM, SEGMENT))
+            if self.signed:
+                public = format_public(self.keys.wal_signer.public)
+                log.append(lambda _: WalSigners((public,), ()))
         return Repository(store, layout, lineage, keyring, log, wal, self.clock)
+
+    def wal_signing(self, log: Log, keys: Keys) -> WalSigning:
+        """How a host of these keys signs WAL; all believe the world's own key."""
+        pinned = frozenset({self.keys.wal_signer.public})
+        return WalSigning(lambda: keys.wal_signer, partial(wal_trust, log, pinned))
 
 
 def new_attempt() -> str:

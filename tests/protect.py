@@ -17,6 +17,7 @@ from drkit.config.loading import load_policy
 from drkit.crypto.keys import PURPOSES, format_kek
 from drkit.crypto.signing import Signer, format_public, format_signing_key
 from drkit.model.log import Open
+from drkit.model.log_wal import WalSigners
 from drkit.repository.identity import create_identity
 from drkit.storage.local import LocalStorage
 from tests.pg import give_to, run_drkit
@@ -105,11 +106,19 @@ class Protected:
 
 
 def protect(
-    cluster: Cluster, home: Path, account: Account, *, source: str = "local"
+    cluster: Cluster,
+    home: Path,
+    account: Account,
+    *,
+    source: str = "local",
+    signed: bool = True,
 ) -> Protected:
     """Set up policy, keys and repository in `home`, and let the cluster archive.
 
     The cluster must run, with SETTINGS.
+
+    Args:
+        signed: False makes what there was before WAL was signed.
     """
     protected = Protected(cluster, home, account)
     system = cluster.sql("SELECT system_identifier::text FROM pg_control_system()")
@@ -122,7 +131,7 @@ def protect(
             "system_identifier": system,
         },
         "repository": {"url": f"file://{protected.repository_root}"},
-        "keys": make_keys(home / "keys"),
+        "keys": make_keys(home / "keys", signed=signed),
         "backup": {"source": source, "jobs": 2, "wal_timeout": "1 minute"},
         "retention": {"full": 2},
         "wal": {"timeout": "10 seconds"},
@@ -138,7 +147,7 @@ def protect(
     return protected
 
 
-def make_keys(directory: Path) -> dict[str, Any]:
+def make_keys(directory: Path, *, signed: bool = True) -> dict[str, Any]:
     """Write a set of key files; return a policy's `keys`."""
     directory.mkdir()
     references: dict[str, Any] = {}
@@ -146,10 +155,12 @@ def make_keys(directory: Path) -> dict[str, Any]:
         path = directory / f"{purpose}.key"
         _write_private(path, format_kek(purpose, os.urandom(32)))
         references[purpose] = f"file:{path}"
-    seed = os.urandom(32)
-    _write_private(directory / "signing.key", format_signing_key(seed))
-    references["signing"] = f"file:{directory / 'signing.key'}"
-    references["trusted"] = [format_public(Signer(seed).public)]
+    signing = [("signing", "trusted"), ("wal_signing", "trusted_wal")]
+    for purpose, pins in signing if signed else signing[:1]:
+        path, seed = directory / f"{purpose.replace('_', '-')}.key", os.urandom(32)
+        _write_private(path, format_signing_key(seed))
+        references[purpose] = f"file:{path}"
+        references[pins] = [format_public(Signer(seed).public)]
     return references
 
 
@@ -164,3 +175,6 @@ def _open_log(policy: Policy, system: str, size: int) -> None:
     create_identity(store, wiring.SystemClock().now())
     repository = wiring.open_repository(policy, secrets)
     repository.log.append(lambda _: Open(NAME, system, size))
+    signers = WalSigners(policy.keys.trusted_wal, ())
+    if signers.signers:
+        repository.log.append(lambda _: signers)

@@ -8,6 +8,8 @@ Their exit codes are read by PostgreSQL (`RestoreArchivedFile` in `xlogarchive.c
   failure is 200, which stops the recovery. A standby would be stopped for good by that:
   where `standby.signal` lies in the working directory, failures are repeated for the
   policy's `wal.timeout`, and then the code is 1, for the standby asks again.
+- A policy that pins `keys.trusted_wal` has WAL refused that is not signed. The log says
+  since when WAL must be, but this reads no log: `--unsigned-before` brings it along.
 - 1 is what Python itself ends with where drkit is not there. `--absent-exit CODE` makes
   "not archived" a code that nothing but drkit gives; `wiring.restore_command` uses it.
 - `wal push` exits with 1 to 125 for every failure: a code above would stop the
@@ -41,7 +43,9 @@ NOT_ARCHIVED = 1
 GET_FAILED = 200
 _MAX_CODE = 125
 _OPTIONS = ("--policy", "--policy-dir", "--log-format", "--log-level", "--output")
-_ABSENT_EXIT = "--absent-exit"
+_ABSENT_EXIT, _UNSIGNED = "--absent-exit", "--unsigned-before"
+_OPTIONS_OF_GET = (_ABSENT_EXIT, _UNSIGNED)
+_ALL = "all"
 _FORMATS = ("text", "json")
 _STANDBY = "standby.signal"
 _DEFAULT_PATIENCE = 60.0  # seconds, as wal.timeout is by default
@@ -76,6 +80,12 @@ class Call:
         """The exit code that says that a file is proven not to be archived."""
         return int(self.options.get(_ABSENT_EXIT, NOT_ARCHIVED))
 
+    @property
+    def signed_since(self) -> dict[int, str] | None:
+        """From where on WAL must be signed, as `WalTrust.since`."""
+        names = self.options.get(_UNSIGNED, "")
+        return None if names == _ALL else _since(names)
+
     def parse(self, arguments: list[str], words: int) -> None:
         """Take in the arguments.
 
@@ -102,7 +112,9 @@ class Call:
 
     def _option(self, word: str, left: list[str]) -> None:
         name, equals, value = word.partition("=")
-        if name not in _OPTIONS and (name, self.verb) != (_ABSENT_EXIT, "get"):
+        if name not in _OPTIONS and not (
+            name in _OPTIONS_OF_GET and self.verb == "get"
+        ):
             raise UsageError(
                 f"wal {self.verb} has no option {name}", hint=_usage(self.verb)
             )
@@ -114,6 +126,8 @@ class Call:
             raise UsageError(f"{name} is text or json, not {value}")
         if name == _ABSENT_EXIT and not _is_code(value):
             raise UsageError(f"{name} is a number from 1 to {_MAX_CODE}, not {value}")
+        if name == _UNSIGNED and value != _ALL:
+            _since(value)
         self.options[name] = value
 
     def choose(self, system_identifier: str | None) -> Compiled:
@@ -207,8 +221,10 @@ def _get(call: Call) -> int:
     compiled = call.choose(here)
     system = compiled["system_identifier"]
     archive.refuse_other_cluster(here, system)
+    # Without a pin there is nobody whose signature could be asked for.
+    since = call.signed_since if compiled["trusted_wal"] else None
     size = archive.cluster_segment_size()
-    wal = wiring.open_wal_archive(compiled, call.secrets, size)
+    wal = wiring.open_wal_archive(compiled, call.secrets, size, since)
     fields = {"policy": compiled["name"], "file": name}
     try:
         archive.fetch_wal(wal, name, destination, system)
@@ -236,6 +252,25 @@ def _die_of_signal() -> None:
     """End as if the signal had not been caught: PostgreSQL asks what ended us."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _since(names: str) -> dict[int, str]:
+    """Read which segment of each timeline is the first that must be signed.
+
+    Raises:
+        UsageError: one of the names is no segment's.
+    """
+    from drkit.model.wal import timeline_of
+
+    try:
+        return {timeline_of(name): name for name in names.split(",") if name}
+    except ValueError as error:
+        raise UsageError(
+            f"{_UNSIGNED}: {error}",
+            hint="it takes a segment for each timeline that has WAL from before it was "
+            f"signed, with commas between, or `{_ALL}`; `drkit restore --plan` shows "
+            "the whole restore_command",
+        ) from None
 
 
 def _is_code(text: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import closing
 from datetime import timedelta
@@ -159,7 +160,15 @@ def _options(
         fingerprint=wiring.fingerprint_wanted(policy, session.secrets),
         heartbeat=wiring.heartbeat_writer(policy, session.secrets, process),
         framers=framers,
+        pg_wal=_pg_wal(policy),
     )
+
+
+def _pg_wal(policy: Policy) -> str | None:
+    directory = policy.cluster.data_directory
+    if policy.backup.source != "local" or directory is None:
+        return None
+    return os.path.join(directory, "pg_wal")
 
 
 def _text(taken: Taken, took: timedelta, policy: str) -> str:

@@ -13,7 +13,7 @@ from drkit.cli.log_head import ExpectHead, read_head, standing_json, standing_li
 from drkit.cli.outlook import outlook_json, outlook_text
 from drkit.cli.restorable import restorable_json, restorable_lines
 from drkit.cli.session import Session, command
-from drkit.cli.wal import timeline_json
+from drkit.cli.wal import signed_json, timeline_json
 from drkit.errors import DrkitError
 from drkit.printing import page
 
@@ -136,6 +136,8 @@ def _text(found: ClusterInfo) -> str:
     lines += ["", *(line for one in found.wal.timelines for line in _wal(found, one))]
     if not found.wal.timelines:
         lines.append("no WAL is archived")
+    elif found.wal.unsigned:
+        lines.append(f"note: {found.wal.unsigned}")
     if found.rpo is not None:
         lines += ["", _rpo(found)]
     if found.outlook is not None:
@@ -256,6 +258,7 @@ def _json(found: ClusterInfo) -> dict[str, Any]:
         "wal": [
             timeline_json(one, found.wal.segment_size) for one in found.wal.timelines
         ],
+        "wal_signed": signed_json(found.wal),
         **restorable_json(found.restorable),
         "wal_error": None if found.blind is None else _error(found.blind),
         "fates": [fate_json(fate) for fate in found.fates],

@@ -16,7 +16,11 @@ from drkit.model.finding import State
 from drkit.printing import page
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from drkit.config.policy import Policy
     from drkit.operations.keys import DataKey, KeyAtHand, KeyList
+    from drkit.sites.wal_signing import WalSigningKey
 
 _PolicyArgument = Annotated[str, typer.Argument(help="A policy's name, or its file.")]
 
@@ -27,10 +31,14 @@ def register(app: typer.Typer) -> None:
         cls=PlainGroup,
         no_args_is_help=True,
         rich_markup_mode=None,
-        help="List the keys of a cluster, and try whether they open what they should.",
+        help="List the keys of a cluster, and try whether they open what they should; "
+        "make the one that signs WAL.",
     )
     command(group, "list", group="keys", examples="drkit keys list production")(list_)
     command(group, "check", group="keys", examples="drkit keys check production")(check)
+    command(group, "sign-wal", group="keys", examples="drkit keys sign-wal production")(
+        sign_wal
+    )
     app.add_typer(group, name="keys")
 
 
@@ -67,6 +75,52 @@ def check(session: Session, policy: _PolicyArgument) -> int:
         },
     )
     return KeyUnavailable.exit_code if failures else 0
+
+
+def sign_wal(
+    session: Session,
+    policy: _PolicyArgument,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to",
+            metavar="FILE",
+            help="Where to write the key; by default beside the policy's key of WAL.",
+        ),
+    ] = None,
+) -> None:
+    """Make the key that signs WAL, for a policy from before WAL was signed.
+
+    Tells what to add to the policy. A key file that is there is kept.
+    """
+    from drkit.sites.wal_signing import make_wal_signing_key
+
+    loaded = session.policy(policy)
+    made = make_wal_signing_key(loaded, to, session.secrets)
+    session.show(
+        page(_next_steps(loaded, made)),
+        {
+            "policy": loaded.name,
+            "path": made.path,
+            "public_key": made.public_key,
+            "created": made.created,
+        },
+    )
+
+
+def _next_steps(policy: Policy, made: WalSigningKey) -> Iterator[str]:
+    yield f"{made.path} {'written' if made.created else 'was there, and is kept'}."
+    yield ""
+    yield f"Add this to `keys` in {policy.path}, on every host of the repository, once"
+    yield "all of them have this version of drkit:"
+    yield ""
+    yield f"  wal_signing: file:{made.path}"
+    yield "  trusted_wal:"
+    yield f"    - {made.public_key}"
+    yield ""
+    yield "WAL is signed from then on. The first backup whose WAL is all signed says so"
+    yield "in the log; from there on WAL that is not signed is refused."
+    yield "Keep a copy of the key with the others, away from this host."
 
 
 def _text(found: KeyList) -> str:

@@ -115,6 +115,14 @@ def restore(
             "write only what differs, delete what the backup does not have.",
         ),
     ] = False,
+    accept_unsigned_wal: Annotated[
+        bool,
+        typer.Option(
+            "--accept-unsigned-wal",
+            help="Take WAL also where it must be signed and is not: only if you know "
+            "who archived it.",
+        ),
+    ] = False,
     plan: Annotated[
         bool, typer.Option("--plan", help="Say what would be done, and do nothing.")
     ] = False,
@@ -159,7 +167,9 @@ def restore(
     directory = _directory(to)
     tablespaces = _tablespaces(tablespace_map or [])
     loaded = session.policy(policy)
-    repository = wiring.open_repository(loaded, session.secrets)
+    repository = wiring.open_repository(
+        loaded, session.secrets, accept_unsigned=accept_unsigned_wal
+    )
     _read_log(session, repository, log_until)
     standing = _standing(session, repository, expected_head)
     request = _request(loaded, repository, options, label, directory, tablespaces, jobs)
@@ -257,13 +267,14 @@ def _request(
     def own_timeline() -> int:
         return repository.find(label or "latest").backup.timeline
 
+    since = repository.wal.trust().since
     return RestoreRequest(
         label=label,
         target=read_target(options, own_timeline),
         to=directory,
         tablespaces=tablespaces,
         jobs=jobs or policy.backup.jobs,
-        restore_command=wiring.restore_command(policy),
+        restore_command=wiring.restore_command(policy, since),
         owner=target_owner(directory, policy.cluster.data_directory),
     )
 

@@ -73,6 +73,7 @@ def _target(plan: RestorePlan) -> str:
 
 def _notes(plan: RestorePlan) -> Iterator[str]:
     yield from plan.choice.notes
+    yield from plan.notes
     yield from plan.delta.notes if plan.delta else ()
     for found in plan.disabled:
         yield (

@@ -83,6 +83,14 @@ def get(
             "shell can tell it from a Python that did not find drkit.",
         ),
     ] = None,
+    unsigned_before: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SEGMENTS",
+            help="Take WAL from before these segments also if it is not signed: one "
+            "for each timeline that has such, with commas between, or `all`.",
+        ),
+    ] = None,
 ) -> int:
     """Fetch one WAL file; PostgreSQL runs this as restore_command.
 
@@ -93,6 +101,8 @@ def get(
     options = _archiving_options(session.options, policy)
     if absent_exit is not None:
         options.append(f"--absent-exit={absent_exit}")
+    if unsigned_before is not None:
+        options.append(f"--unsigned-before={unsigned_before}")
     return archiving.get([*options, "--", name, dest])
 
 
@@ -155,6 +165,8 @@ def _text(policy: str, found: WalStatus) -> str:
     lines: list[str] = [render.table(head, rows)]
     for line in found.timelines:
         lines += [_gap_text(gap, size) for gap in line.gaps]
+    if found.unsigned:
+        lines.append(f"note: {found.unsigned}")
     lines.append(f"all WAL of {policy} takes {render.size(found.stored_bytes)}")
     return page(lines)
 
@@ -176,7 +188,16 @@ def _json(policy: str, found: WalStatus) -> dict[str, Any]:
         "stored_bytes": found.stored_bytes,
         "timelines": [timeline_json(line, size) for line in found.timelines],
         "other_files": found.other,
+        "signed": signed_json(found),
     }
+
+
+def signed_json(found: WalStatus) -> dict[str, Any] | None:
+    """Return whose signatures WAL must have, and since when, as JSON."""
+    if found.signed_since is None:
+        return None
+    since = [name for _, name in sorted(found.signed_since.items())]
+    return {"signers": list(found.signers), "since": since}
 
 
 def timeline_json(line: TimelineStatus, size: int) -> dict[str, Any]:

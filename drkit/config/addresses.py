@@ -156,7 +156,7 @@ class KeysSection(Section):
         examples=["file:/etc/drkit/keys/production/catalog.key"],
     )
     signing: SecretReference = Field(
-        description="Ed25519 key that signs manifests, log entries and evidence.",
+        description="Ed25519 key that signs log entries and evidence.",
         examples=["file:/etc/drkit/keys/production/signing.key"],
     )
     trusted: tuple[PublicKey, ...] = Field(
@@ -167,10 +167,29 @@ class KeysSection(Section):
         examples=[["ed25519:" + "0123456789abcdef" * 4]],
     )
 
-    @field_validator("backup", "wal", "dump", "files", "catalog", "signing")
+    wal_signing: SecretReference | None = Field(
+        None,
+        description="Ed25519 key that signs WAL, and nothing else; without it WAL is "
+        "archived unsigned.",
+        examples=["file:/etc/drkit/keys/production/wal-signing.key"],
+    )
+    trusted_wal: tuple[PublicKey, ...] = Field(
+        (),
+        strict=False,
+        max_length=64,
+        description="Public keys whose signatures count on WAL; with any, `wal get` "
+        "refuses WAL that is not signed.",
+        examples=[["ed25519:" + "89abcdef01234567" * 4]],
+    )
+
+    @field_validator(
+        "backup", "wal", "dump", "files", "catalog", "signing", "wal_signing"
+    )
     @classmethod
-    def _name(cls, value: SecretReference, info: ValidationInfo) -> SecretReference:
-        return _named(value, f"keys.{info.field_name}")
+    def _name(
+        cls, value: SecretReference | None, info: ValidationInfo
+    ) -> SecretReference | None:
+        return value and _named(value, f"keys.{info.field_name}")
 
     def value(self) -> KeyReferences:
         """Return the references as a plain value."""

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
             path: the policy file, absolute.
             s3: endpoint_url and region as they are, both keys as references; only
                 what the policy sets.
-            keys: a reference per purpose, and per signing.
-            trusted: public keys, `ed25519:` and 64 hexadecimal digits.
+            keys: a reference per purpose, and per kind of signing.
+            trusted, trusted_wal: public keys, `ed25519:` and 64 hexadecimal digits.
             wal_timeout: in seconds.
             owner: as `Policy.owner`.
         """
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         key_provider: str
         keys: dict[str, str]
         trusted: list[str]
+        trusted_wal: list[str]
         compression_level: int
         wal_timeout: float
         owner: int
@@ -56,6 +57,7 @@ def compile_policy(policy: Policy) -> Compiled:
         "key_provider": policy.keys.provider,
         "keys": {purpose: str(reference) for purpose, reference in keys.items()},
         "trusted": list(policy.keys.trusted),
+        "trusted_wal": list(policy.keys.trusted_wal),
         "compression_level": policy.backup.compression_level,
         "wal_timeout": policy.wal.timeout.total_seconds(),
         "owner": policy.owner,

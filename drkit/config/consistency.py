@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     Finding = tuple[tuple[str, ...], str]
 
 _KEEP_NO_BACKUP = {"wal_window", "max_deletions"}
-PURPOSES = ("backup", "wal", "dump", "files", "catalog", "signing")
+PURPOSES = ("backup", "wal", "dump", "files", "catalog", "signing", "wal_signing")
 
 
 def contradictions(
@@ -33,6 +33,7 @@ def contradictions(
     yield from _s3(policy)
     yield from _retention(policy)
     yield from _shared_keys(policy, folder)
+    yield from _wal_signers(policy)
     yield from _nested_paths(policy, folder)
     yield from _scratch(policy)
 
@@ -114,6 +115,29 @@ def _shared_keys(policy: Mapping[str, Any], folder: str | None) -> Iterator[Find
                 ),
             )
         seen.setdefault(reference, purpose)
+
+
+def _wal_signers(policy: Mapping[str, Any]) -> Iterator[Finding]:
+    """Find signatures of WAL that nobody would believe, or that would say too much."""
+    keys = _section(policy, "keys")
+    mine, others = keys.get("trusted_wal"), keys.get("trusted")
+    if "wal_signing" in keys and not mine:
+        yield (
+            ("keys", "trusted_wal"),
+            (
+                "is missing; write the public half of keys.wal_signing, as "
+                "`drkit keys sign-wal` has told it"
+            ),
+        )
+    for one in mine if isinstance(mine, list | tuple) else ():
+        if isinstance(others, list | tuple) and one in others:
+            yield (
+                ("keys", "trusted_wal"),
+                (
+                    f"has {one}, which keys.trusted has as well; who signs WAL must "
+                    "not be able to sign backups and evidence"
+                ),
+            )
 
 
 def _nested_paths(policy: Mapping[str, Any], folder: str | None) -> Iterator[Finding]:

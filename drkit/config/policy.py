@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from drkit.model.verification import VerificationRules
 
 MAX_DEFAULT_JOBS = 8
+_WAL = "wal_signing"
 
 
 def default_jobs() -> int:
@@ -71,8 +72,10 @@ class KeyReferences:
 
     Attributes:
         provider: what wraps data keys: `local`.
-        signing: the Ed25519 key that signs.
+        signing: the Ed25519 key that signs log entries and evidence.
         trusted: public keys, `ed25519:` and 64 hexadecimal digits.
+        wal_signing: the Ed25519 key that signs WAL; None: WAL is not signed.
+        trusted_wal: public keys whose signatures count on WAL.
     """
 
     provider: str
@@ -83,9 +86,12 @@ class KeyReferences:
     catalog: SecretReference
     signing: SecretReference
     trusted: tuple[str, ...]
+    wal_signing: SecretReference | None
+    trusted_wal: tuple[str, ...]
 
     def by_purpose(self) -> dict[str, SecretReference]:
         """Return every key's reference under what the key is for."""
+        signing_wal = {} if self.wal_signing is None else {_WAL: self.wal_signing}
         return {
             "backup": self.backup,
             "wal": self.wal,
@@ -93,6 +99,7 @@ class KeyReferences:
             "files": self.files,
             "catalog": self.catalog,
             "signing": self.signing,
+            **signing_wal,
         }
 
 

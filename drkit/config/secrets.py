@@ -277,6 +277,8 @@ def _without(owner: str) -> str:
     """Say what can't be done without a secret that is lost."""
     if owner == "keys.signing":
         return "without it nothing can be written to the log, and restores still work"
+    if owner == "keys.wal_signing":
+        return "without it no WAL can be archived, and restores still work"
     if owner.startswith("keys."):
         return "without it nothing that it encrypted can be read"
     return "or name another place for it in the policy"

@@ -24,7 +24,8 @@ _KEY_PURPOSES = {
     "dump": "dumps",
     "files": "sets of files",
     "catalog": "manifests and the log",
-    "signing": "signs log entries: proves who wrote them",
+    "signing": "signs log entries and evidence: proves who wrote them",
+    "wal_signing": "signs WAL: proves that this host archived it",
 }
 
 
@@ -91,6 +92,9 @@ def _keys(draft: PolicyDraft) -> str:
         "  # Whose signatures count: the public half of the signing key.",
         "  trusted:",
         f"    - {_scalar(draft.public_key)}",
+        "  # Whose signatures count on WAL: the public half of that signing key.",
+        "  trusted_wal:",
+        f"    - {_scalar(draft.wal_public_key)}",
         "",
     ]
     return "\n".join(lines)

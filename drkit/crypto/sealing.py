@@ -31,9 +31,11 @@ TAG = 16
 STORED, ZSTD, MAX_CODEC = 0, 1, 127
 """Codec ids: the payload as it is, or one zstd frame; from 2 on one zstd frame of
 differences between words that lie 8 bytes times the id apart."""
+SIGNATURE_BYTES = 136
+"""Length of the last data frame of a signed object, which says who made it."""
 
 _MAGIC, _END = b"drkitobj", b"drkitend"
-_VERSION = 1
+_PLAIN, _SIGNED = 1, 2  # format versions
 _HEADER = struct.Struct("<8sHB5s16s32s32s")
 _INDEX_ROW = struct.Struct("<IIB3s")
 _FOOTER = struct.Struct("<QII8s")
@@ -47,6 +49,9 @@ class Frame(NamedTuple):
     stored: int
     plain: int
     codec: int
+
+
+_SIGNATURE = Frame(SIGNATURE_BYTES + TAG, SIGNATURE_BYTES, STORED)
 
 
 def overhead(frames: int) -> int:
@@ -71,17 +76,27 @@ def _nonce(number: int, *, index: bool) -> bytes:
 
 
 class Sealer:
-    """Builds one sealed object in a buffer; used once and thrown away."""
+    """Builds one sealed object in a buffer; used once and thrown away.
+
+    Args:
+        signed: the last frame will be a signature of SIGNATURE_BYTES, stored as it is.
+    """
 
     def __init__(
-        self, dek: Dek, lineage: bytes, name: str, buffer: bytearray | memoryview
+        self,
+        dek: Dek,
+        lineage: bytes,
+        name: str,
+        buffer: bytearray | memoryview,
+        *,
+        signed: bool = False,
     ) -> None:
         salt = os.urandom(32)
         key = _ObjectKey(dek, lineage, name, salt)
         self._aead = key.aead
         self._header = _HEADER.pack(
             _MAGIC,
-            _VERSION,
+            _SIGNED if signed else _PLAIN,
             PURPOSES[dek.purpose],
             bytes(5),
             dek.key_id,
@@ -134,6 +149,9 @@ class Opener:
         dek_for: returns the DEK of a 16-byte id.
         head: the object's first HEADER_BYTES bytes, or more.
 
+    Attributes:
+        signed: the last data frame is a signature, which only WAL has.
+
     Raises:
         Corrupt: the header is not that of this object under this key, or what is stored
             of the DEK is damaged.
@@ -157,7 +175,8 @@ class Opener:
         )
         if magic != _MAGIC or zero != bytes(5):
             raise Corrupt(f"object {name} is no sealed object of drkit")
-        if version != _VERSION:
+        self.signed = version == _SIGNED and purpose == "wal"
+        if version != _PLAIN and not self.signed:
             raise Corrupt(
                 f"object {name} has format version {version}",
                 hint="a newer drkit wrote it; upgrade this one",
@@ -218,6 +237,8 @@ class Opener:
             frames.append(Frame(length, plain, codec))
         if HEADER_BYTES + sum(frame.stored for frame in frames) != start:
             raise self._damaged("its index")
+        if self.signed and frames[-1:] != [_SIGNATURE]:
+            raise Corrupt(f"object {self._name} is damaged: it has no signature")
         return frames
 
     def _decrypt(self, number: int, sealed: Buffer, *, index: bool) -> bytes:

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 from drkit.errors import KeyUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
 SIGNATURE_BYTES = 64
 PUBLIC_BYTES = 32
@@ -66,6 +66,15 @@ def parse_public(text: str) -> bytes:
     if len(raw) != PUBLIC_BYTES:
         raise ValueError(f"{text!r} is no public key; write it as ed25519:<64 hex>")
     return raw
+
+
+def public_keys(texts: Iterable[str]) -> frozenset[bytes]:
+    """Read public keys as policies write them.
+
+    Raises:
+        ValueError: one of them is none.
+    """
+    return frozenset(map(parse_public, texts))
 
 
 def format_signing_key(seed: bytes) -> str:

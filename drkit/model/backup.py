@@ -25,6 +25,19 @@ class ManifestRef:
 
 
 @dataclass(frozen=True, slots=True)
+class WalRange:
+    """What the WAL from a backup's start to its end is.
+
+    Attributes:
+        segments: how many.
+        sha256: of each segment's name and the SHA-256 of its content, in order; in hex.
+    """
+
+    segments: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class BackupSummary:
     """One backup, as its commit entry describes it; sizes in bytes.
 
@@ -33,6 +46,7 @@ class BackupSummary:
         stored_bytes: what packs, manifest and fingerprint take in the repository.
         damaged_pages: pages whose checksum stayed wrong when they were read.
         fingerprint: None if none was taken with it.
+        wal: None if not all of its WAL was signed.
     """
 
     label: str
@@ -52,6 +66,7 @@ class BackupSummary:
     damaged_pages: int
     warnings: int
     fingerprint: FingerprintPlace | None = None
+    wal: WalRange | None = None
 
 
 def summary_to_json(summary: BackupSummary) -> dict[str, Any]:
@@ -65,6 +80,11 @@ def summary_to_json(summary: BackupSummary) -> dict[str, Any]:
     if summary.fingerprint is not None:
         mode, lsn = summary.fingerprint
         fields["fingerprint"] = {"mode": str(mode), "lsn": str(lsn)}
+    if summary.wal is not None:
+        fields["wal"] = {
+            "segments": summary.wal.segments,
+            "sha256": summary.wal.sha256,
+        }
     return fields
 
 
@@ -106,6 +126,7 @@ def summary_from_json(found: dict[str, Any]) -> BackupSummary:
         damaged_pages=members.count(found, "damaged_pages"),
         warnings=members.count(found, "warnings"),
         fingerprint=_fingerprint_from_json(found),
+        wal=_wal_from_json(found),
     )
 
 
@@ -116,3 +137,11 @@ def _fingerprint_from_json(found: dict[str, Any]) -> FingerprintPlace | None:
     place = members.nested(found, "fingerprint")
     lsn = Lsn.parse(members.text(place, "lsn"))
     return FingerprintPlace(Mode(members.text(place, "mode")), lsn)
+
+
+def _wal_from_json(found: dict[str, Any]) -> WalRange | None:
+    """Read what entries lack that are older than signed WAL."""
+    if found.get("wal") is None:
+        return None
+    wal = members.nested(found, "wal")
+    return WalRange(members.count(wal, "segments"), members.sha256(wal, "sha256"))

@@ -16,8 +16,9 @@ class PolicyDraft:
     Attributes:
         url: the cluster's, without a password.
         data_directory: None where backups are streamed.
-        key_paths: by purpose, `signing` included.
+        key_paths: by purpose, `signing` and `wal_signing` included.
         public_key: the signing key's public half, as policies write it.
+        wal_public_key: the same of the signing key of WAL.
         password: a reference to where the password is; None if none is needed.
         s3: fields of `repository.s3`, with references for secrets.
     """
@@ -29,6 +30,7 @@ class PolicyDraft:
     repository_url: str
     key_paths: Mapping[str, str]
     public_key: str
+    wal_public_key: str
     source: str
     password: str | None
     s3: Mapping[str, str]

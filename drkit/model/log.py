@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from drkit.model.label import BASE_BACKUPS, label_time
+from drkit.model.log_wal import ExpireWal, WalSigners, signed_since
 from drkit.model.lsn import Lsn
 
 if TYPE_CHECKING:
@@ -91,19 +92,6 @@ class ExpireDone:
 
 
 @dataclass(frozen=True, slots=True)
-class ExpireWal:
-    """WAL is gone; deleting it may start, and no attempt that needs it may begin.
-
-    Attributes:
-        bounds: timeline and LSN before which nobody can count on its WAL any more.
-    """
-
-    TYPE: ClassVar = "expire-wal"
-
-    bounds: tuple[tuple[int, Lsn], ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Pin:
     """A backup is kept, whatever retention says, until it is unpinned.
 
@@ -166,6 +154,7 @@ Entry = (
     | ExpireIntent
     | ExpireDone
     | ExpireWal
+    | WalSigners
     | Pin
     | Unpin
     | Proven
@@ -200,6 +189,7 @@ class LogState:
         proven: the newest proof of each live backup that has one.
         evidence: digest of each record of evidence, by its number.
         wal_bounds: by timeline, before which position its WAL has expired.
+        wal_signers, wal_signed: whose signatures WAL has, and from where on it must.
     """
 
     opened: Open | None = None
@@ -210,6 +200,8 @@ class LogState:
     proven: dict[str, Proven] = field(default_factory=dict)
     evidence: list[str] = field(default_factory=list)
     wal_bounds: dict[int, Lsn] = field(default_factory=dict)
+    wal_signers: set[str] = field(default_factory=set)
+    wal_signed: dict[int, str] | None = None
     last_label: str | None = None
 
     def running(self) -> list[Begin]:
@@ -248,6 +240,9 @@ class LogState:
                 self.attempts[entry.attempt].state = AttemptState.ABANDONED
             case ExpireIntent() | ExpireDone() | ExpireWal():
                 self._expire(entry)
+            case WalSigners():
+                self.wal_signed = signed_since(self.wal_signed, entry)
+                self.wal_signers |= set(entry.signers)
             case Pin() | Unpin() | Proven():
                 self._mark(entry)
             case Evidence():
@@ -366,6 +361,11 @@ def _needed_before(begin: Begin, bound: Lsn) -> str | None:
     return f"{begin.label} needs WAL from {begin.start_lsn} on, not from {bound}"
 
 
+def _signers_refusal(state: LogState, entry: WalSigners) -> str | None:
+    right = signed_since(state.wal_signed, entry) is not None
+    return None if right else "it names nobody, or WAL that must be signed already"
+
+
 def _live_refusal(state: LogState, entry: Pin | Proven) -> str | None:
     live = entry.label in state.backups
     return None if live else f"{entry.label} is no live backup"
@@ -392,6 +392,7 @@ _RULES: dict[type, Callable[[LogState, Any], str | None]] = {
     ExpireIntent: _intent_refusal,
     ExpireDone: _done_refusal,
     ExpireWal: _wal_refusal,
+    WalSigners: _signers_refusal,
     Pin: _live_refusal,
     Unpin: _unpin_refusal,
     Proven: _live_refusal,

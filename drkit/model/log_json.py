@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from drkit.model import members
@@ -20,16 +21,20 @@ from drkit.model.log import (
     Evidence,
     ExpireDone,
     ExpireIntent,
-    ExpireWal,
     Open,
     Pin,
     Proven,
     Unpin,
 )
+from drkit.model.log_wal import ExpireWal, WalSigners
 from drkit.model.lsn import Lsn
+from drkit.model.wal import timeline_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+_PUBLIC = re.compile(r"ed25519:[0-9a-f]{64}\Z")
 
 
 class UnknownEntry(ValueError):
@@ -54,6 +59,8 @@ def entry_to_json(entry: Entry) -> dict[str, Any]:
             fields["labels"] = list(entry.labels)
         case ExpireWal():
             fields["bounds"] = [[line, str(bound)] for line, bound in entry.bounds]
+        case WalSigners():
+            fields |= {"signers": list(entry.signers), "since": list(entry.since)}
         case Pin():
             fields["until"] = None if entry.until is None else entry.until.isoformat()
         case Proven():
@@ -126,6 +133,16 @@ def _bound(pair: Any) -> tuple[int, Lsn]:
     return members.count(named, "timeline"), Lsn.parse(members.text(named, "bound"))
 
 
+def _read_wal_signers(found: dict[str, Any]) -> WalSigners:
+    signers, since = members.texts(found, "signers"), members.texts(found, "since")
+    for signer in signers:
+        if _PUBLIC.match(signer) is None:
+            raise ValueError(f"{signer!r} is no public key")
+    for name in since:
+        timeline_of(name)
+    return WalSigners(signers, since)
+
+
 def _read_pin(found: dict[str, Any]) -> Pin:
     until = None if found["until"] is None else members.moment(found, "until")
     return Pin(members.text(found, "label"), members.text(found, "reason"), until)
@@ -156,6 +173,7 @@ _READERS: dict[str, Callable[[dict[str, Any]], Entry]] = {
     ExpireIntent.TYPE: lambda found: ExpireIntent(members.texts(found, "labels")),
     ExpireDone.TYPE: lambda found: ExpireDone(members.texts(found, "labels")),
     ExpireWal.TYPE: _read_expire_wal,
+    WalSigners.TYPE: _read_wal_signers,
     Pin.TYPE: _read_pin,
     Unpin.TYPE: lambda found: Unpin(members.text(found, "label")),
     Proven.TYPE: _read_proven,

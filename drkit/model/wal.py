@@ -104,6 +104,18 @@ def parse_segment(name: str, size: int) -> Segment:
     return Segment(timeline, high * per_id + low)
 
 
+def timeline_of(name: str) -> int:
+    """Return the timeline of a segment's 24-digit name, whatever the segments' size.
+
+    Raises:
+        ValueError: not such a name.
+    """
+    match = _SEGMENT.match(name)
+    if match is None or not int(match[1], 16):
+        raise ValueError(f"{name!r} is no name of a WAL segment")
+    return int(match[1], 16)
+
+
 def valid_segment_size(size: int) -> bool:
     """Say whether PostgreSQL can run with WAL segments of `size` bytes."""
     return MIN_SEGMENT_SIZE <= size <= MAX_SEGMENT_SIZE and size & (size - 1) == 0

@@ -33,6 +33,8 @@ class BackupOptions:
         heartbeat: begins to write one, if the cluster has a table for it; returns what
             waits for that, and returns why there is none.
         framers: processes that help reading changed pages, one for a job.
+        pg_wal: where the server has its WAL, to compare what is archived with it; None
+            where that can't be read.
     """
 
     host: str
@@ -44,6 +46,7 @@ class BackupOptions:
     fingerprint: FingerprintWanted | None = None
     heartbeat: Callable[[], Callable[[], DrkitError | None]] | None = None
     framers: Sequence[ProcessFramer] = ()
+    pg_wal: str | None = None
 
 
 class Begun(NamedTuple):

@@ -192,6 +192,16 @@ def _head(_: Subject, found: _Found) -> Iterator[Finding]:
         yield ok(name, f"{standing.head}, and this host remembers it")
 
 
+def _signatures(subject: Subject, found: _Found) -> Iterator[Finding]:
+    name = "WAL signatures"
+    if found.repository is None:
+        yield skipped(name, _NO_REPOSITORY)
+    elif _log_is_unreadable(found):
+        yield skipped(name, _NO_LOG)
+    else:
+        yield preflight.check_signatures(found.repository, subject.signing)
+
+
 def _evidence(_: Subject, found: _Found) -> Iterator[Finding]:
     """Hold the chain of evidence against the log, which must be readable."""
     if found.repository is None:
@@ -331,6 +341,7 @@ _CHECKS: dict[str, Look] = {
     "create-only": _create_only,
     "keys": _keys,
     "log's head": _head,
+    "WAL signatures": _signatures,
     "evidence": _evidence,
     "server": _server,
     "settings": _settings,

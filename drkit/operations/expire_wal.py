@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from drkit.model.log import ExpireWal
+from drkit.model.log_wal import ExpireWal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -22,6 +22,7 @@ from drkit.errors import (
 from drkit.model.draft import PolicyDraft
 from drkit.model.fingerprint import Mode
 from drkit.model.log import Open
+from drkit.model.log_wal import WalSigners
 from drkit.postgres.control import read_control
 from drkit.postgres.facts import read_facts
 from drkit.postgres.fingerprint_rights import missing_grants
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
     Owner = tuple[int, int]  # uid, gid
 
-SIGNING = "signing"
+SIGNING, WAL_SIGNING = "signing", "wal_signing"
 _PLAIN_ROLE = re.compile(r"[a-z_][a-z0-9_]*")
 _NEWEST_NAMES = 150000  # of functions; which version it is, nobody knows before a login
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -145,11 +146,16 @@ class InitResult:
 
 @dataclass(frozen=True, slots=True)
 class _Keys:
-    """The text of every key file; `new` are those that have to be written."""
+    """The text of every key file; `new` are those that have to be written.
+
+    Attributes:
+        public, wal_public: public halves of both signing keys, as policies write them.
+    """
 
     texts: Mapping[str, str]
     new: tuple[str, ...]
     public: str
+    wal_public: str
 
 
 def initialise(
@@ -175,10 +181,11 @@ def initialise(
     layout = Layout(request.name)
     prove_create_only(storage, layout.probe(os.urandom(16).hex()))
     lineage = create_identity(storage, clock.now())
-    _refuse_lost_keys(storage, layout, keys, site)
+    repository = site.open_repository(draft, storage, lineage)
+    _refuse_lost_keys(repository, keys, site)
     for purpose in keys.new:
         site.write_key(purpose, keys.texts[purpose], owner)
-    opened = _open_log(site.open_repository(draft, storage, lineage), facts)
+    opened = _open_log(repository, facts, keys)
     site.write_policy(draft, owner)
     return _result(request, connection, facts, site, keys, lineage, opened)
 
@@ -275,13 +282,16 @@ def _settle_keys(site: Site, owner: Owner | None) -> _Keys:
             found = format_kek(purpose, os.urandom(KEY_BYTES))
         parse_kek(found, purpose, site.key_path(purpose))
         texts[purpose] = found
-    seed = site.read_key(SIGNING, owner)
-    if seed is None:
-        new.append(SIGNING)
-        seed = format_signing_key(os.urandom(KEY_BYTES))
-    texts[SIGNING] = seed
-    signer = parse_signing_key(seed, site.key_path(SIGNING))
-    return _Keys(texts, tuple(new), format_public(signer.public))
+    public = {}
+    for purpose in (SIGNING, WAL_SIGNING):
+        seed = site.read_key(purpose, owner)
+        if seed is None:
+            new.append(purpose)
+            seed = format_signing_key(os.urandom(KEY_BYTES))
+        texts[purpose] = seed
+        signer = parse_signing_key(seed, site.key_path(purpose))
+        public[purpose] = format_public(signer.public)
+    return _Keys(texts, tuple(new), public[SIGNING], public[WAL_SIGNING])
 
 
 def _draft(
@@ -296,38 +306,39 @@ def _draft(
         repository_url=request.repository_url,
         key_paths={purpose: site.key_path(purpose) for purpose in keys.texts},
         public_key=keys.public,
+        wal_public_key=keys.wal_public,
         source=request.source,
         password=request.password,
         s3=request.s3,
     )
 
 
-def _refuse_lost_keys(
-    storage: Storage, layout: Layout, keys: _Keys, site: Site
-) -> None:
+def _refuse_lost_keys(repository: Repository, keys: _Keys, site: Site) -> None:
     """Refuse new keys for a cluster that was written with others."""
     try:
-        storage.size(layout.log_entry(0))
+        repository.storage.size(repository.layout.log_entry(0))
     except ObjectNotFound:
         return
-    if not keys.new:
+    beginning = keys.new == (WAL_SIGNING,)  # to sign WAL, which was not signed yet
+    if not keys.new or (beginning and not repository.log.read().wal_signers):
         return
     paths = ", ".join(site.key_path(purpose) for purpose in keys.new)
     raise KeyUnavailable(
-        f"the repository knows a cluster {layout.cluster}, but these keys of it are "
-        f"not here: {paths}",
+        f"the repository knows a cluster {repository.layout.cluster}, but these keys "
+        f"of it are not here: {paths}",
         hint="bring them back from where the copies are kept; to protect another "
         "cluster, choose another name. New keys would not open what is there",
     )
 
 
-def _open_log(repository: Repository, facts: ServerFacts) -> bool:
+def _open_log(repository: Repository, facts: ServerFacts, keys: _Keys) -> bool:
     """Open the cluster's log; return False if it was open for this cluster already."""
     system = str(facts.system_identifier)
     opened = repository.log.read().opened
     if opened is None:
         entry = Open(repository.layout.cluster, system, facts.wal_segment_size)
         repository.log.append(lambda _: entry)
+        repository.log.append(lambda _: WalSigners((keys.wal_public,), ()))
         return True
     if opened.system_identifier != system:
         raise PostgresRefused(

@@ -21,15 +21,34 @@ if TYPE_CHECKING:
 
     KeyName = tuple[str, str]  # purpose and id in hex
 
+_WAL = "wal_signing"
 _NO_OTHER = "bring the right key file back from where your keys are kept safe"
 
 
 @dataclass(frozen=True, slots=True)
 class Signing:
-    """The signing key that a policy refers to, and the public keys that it trusts."""
+    """The signing keys that a policy refers to, and the public keys that it trusts.
+
+    Attributes:
+        wal_signer: None if the policy has no key that signs WAL.
+    """
 
     signer: Callable[[], Signer]
     trusted: Collection[bytes]
+    wal_signer: Callable[[], Signer] | None = None
+    trusted_wal: Collection[bytes] = ()
+
+    def signers(self) -> dict[str, Callable[[], Signer]]:
+        """Return what reads the keys that there are, by what they are for."""
+        found = {"signing": self.signer}
+        return found if self.wal_signer is None else found | {_WAL: self.wal_signer}
+
+    def pins(self, purpose: str) -> tuple[str, set[str]]:
+        """Return the field that pins a signing key's public half, and what it pins."""
+        wal = purpose == _WAL
+        pinned = self.trusted_wal if wal else self.trusted
+        field = "keys.trusted_wal" if wal else "keys.trusted"
+        return field, {format_public(public) for public in pinned}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +79,7 @@ class KeyAtHand:
     """A key that the policy refers to; `key_id` is empty where `problem` says why.
 
     Attributes:
-        key_id: of a key-encrypting key its id, of the signing key its public half.
+        key_id: of a key-encrypting key its id, of a signing key its public half.
     """
 
     purpose: str
@@ -215,10 +234,11 @@ def _at_hand(repository: Repository, signing: Signing) -> Iterator[KeyAtHand]:
             yield KeyAtHand(purpose, repository.keyring.provider(purpose).kek_id)
         except DrkitError as error:
             yield KeyAtHand(purpose, "", _told(error))
-    try:
-        yield KeyAtHand("signing", format_public(signing.signer().public))
-    except DrkitError as error:
-        yield KeyAtHand("signing", "", _told(error))
+    for purpose, signer in signing.signers().items():
+        try:
+            yield KeyAtHand(purpose, format_public(signer().public))
+        except DrkitError as error:
+            yield KeyAtHand(purpose, "", _told(error))
 
 
 def _told(error: DrkitError) -> str:
@@ -229,9 +249,9 @@ def _check_policy_keys(
     held: tuple[KeyAtHand, ...], signing: Signing
 ) -> Iterator[Finding]:
     seen: dict[str, str] = {}
-    trusted = {format_public(public) for public in signing.trusted}
     for key in held:
         name = f"keys.{key.purpose}"
+        pinned_by, pinned = signing.pins(key.purpose)
         if key.problem is not None:
             yield failed(name, KeyUnavailable(key.problem))
         elif key.key_id in seen:
@@ -242,13 +262,13 @@ def _check_policy_keys(
                     hint="each purpose needs a key of its own; " + _NO_OTHER,
                 ),
             )
-        elif key.purpose == "signing" and key.key_id not in trusted:
+        elif key.purpose in signing.signers() and key.key_id not in pinned:
             yield failed(
                 name,
                 KeyUnavailable(
-                    f"the signing key is {key.key_id}, which keys.trusted lacks: "
+                    f"the signing key is {key.key_id}, which {pinned_by} lacks: "
                     "nobody would believe what it signs",
-                    hint=_NO_OTHER + ", or add that public key to keys.trusted",
+                    hint=_NO_OTHER + f", or add that public key to {pinned_by}",
                 ),
             )
         else:

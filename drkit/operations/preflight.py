@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from drkit.model.wal import Segment
+    from drkit.operations.keys import Signing
     from drkit.postgres.connection import Connection
     from drkit.postgres.facts import ServerFacts
     from drkit.postgres.needed import Setting
@@ -104,6 +105,37 @@ def check_fingerprint(connection: Connection, mode: Mode) -> Finding:
         "fingerprint",
         f"{mode} ones are wanted; without more rights they {effect}",
         f"let a superuser run: {' '.join(grants)}",
+    )
+
+
+def check_signatures(repository: Repository, signing: Signing) -> Finding:
+    """Look whether WAL is signed, and whether everybody insists on it."""
+    name, state = "WAL signatures", repository.log.state
+    signers = ", ".join(sorted(state.wal_signers))
+    if not signing.trusted_wal and state.wal_signed is None:
+        return warning(
+            name,
+            "WAL is not signed, so whoever has its key could change it",
+            f"make a key for that: drkit keys sign-wal {repository.layout.cluster}",
+        )
+    if not signing.trusted_wal:
+        return warning(
+            name,
+            "the policy pins no key, so `wal get` on this host takes unsigned WAL",
+            f"add to the policy's keys: trusted_wal: [{signers}]",
+        )
+    if state.wal_signed is None:
+        return warning(
+            name,
+            "WAL is signed, but the log does not yet say that it must be",
+            "take a backup; the first one whose WAL is all signed says so",
+        )
+    older = ", ".join(name for _, name in sorted(state.wal_signed.items()))
+    return ok(
+        name,
+        f"all WAL must be signed; older than that is what precedes {older}"
+        if older
+        else "all WAL must be signed",
     )
 
 

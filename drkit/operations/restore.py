@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from drkit.errors import Corrupt, NoSpace, StorageError, UsageError
+from drkit.model.log_wal import unsigned_note
 from drkit.model.manifest import CONTROL_FILE, FileKind
+from drkit.operations.backup_wal import refuse_changed_wal
 from drkit.operations.choice import choose
 from drkit.operations.delta import Patched, patch_files
 from drkit.operations.delta_plan import DeltaPlan, existing_directory, plan_delta
@@ -40,7 +42,7 @@ from drkit.repository.unpacking import PackReader
 from drkit.writing import room_left
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from drkit.model.backup import BackupSummary
     from drkit.model.owner import Owner
@@ -98,6 +100,7 @@ class RestorePlan:
             the keys before anything is touched.
         delta: what has to go from an existing data directory; None where there is
             none, and everything is written.
+        notes: what a person should know, beside those of choice and delta.
     """
 
     request: RestoreRequest
@@ -110,6 +113,7 @@ class RestorePlan:
     fetch_bytes: int
     control: bytes = field(repr=False)
     delta: DeltaPlan | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def backup(self) -> BackupSummary:
@@ -146,6 +150,7 @@ def _choose(repository: Repository, request: RestoreRequest) -> Choice:
 def _plan(
     repository: Repository, request: RestoreRequest, choice: Choice, *, existing: bool
 ) -> RestorePlan:
+    refuse_changed_wal(repository, choice.commit.backup)
     page_map = read_chain(repository, choice.commit)
     tablespaces = _map_tablespaces(page_map, request)
     delta = None
@@ -176,7 +181,16 @@ def _plan(
         reader.fetched_bytes(),
         _read_control(page_map, reader),
         delta,
+        tuple(_notes(repository, choice)),
     )
+
+
+def _notes(repository: Repository, choice: Choice) -> Iterator[str]:
+    size = choice.commit.backup.wal_segment_size
+    names = (segment.name(size) for segment in choice.reach.segments)
+    note = unsigned_note(repository.wal.trust().since, names)
+    if note is not None:
+        yield note
 
 
 def execute_restore(

@@ -16,6 +16,7 @@ from drkit.model.head import ManifestHead, ParentRef
 from drkit.model.label import BackupKind, new_label
 from drkit.model.log import AttemptState, Begin, Commit
 from drkit.operations.backup_options import Taken
+from drkit.operations.backup_wal import demand_signatures
 from drkit.operations.fingerprints.attempt import Copy
 from drkit.operations.fingerprints.of_backup import fingerprinting, keep_fingerprint
 from drkit.operations.manifest import make_manifest
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from drkit.crypto.keys import Dek
-    from drkit.model.backup import ManifestRef
+    from drkit.model.backup import ManifestRef, WalRange
     from drkit.model.copied import BackupEnd, Copied, Present
     from drkit.model.due import Due
     from drkit.model.head import WalPosition
@@ -89,14 +90,15 @@ def store_backup(
     with fingerprinting(options.fingerprint, copy, repository.clock) as attempted:
         packed = _close(writers)
         manifest = _manifest(repository, attempt, copy, options, copied, packed)
-        _wait_for_wal(repository, attempt, copy, options, progress)
+        wal = _wait_for_wal(repository, attempt, copy, options, progress)
         fingerprint = _fingerprint(
             repository, attempt, copy, options, attempted, progress
         )
     progress.phase("commit")
-    summary = _commit(repository, attempt, _with(manifest, fingerprint), copied)
+    summary = _commit(repository, attempt, _with(manifest, fingerprint), copied, wal)
     label = attempt.parent.label if attempt.parent else None
     head = head_of(repository.log.entries)
+    demand_signatures(repository, summary, progress)
     return Taken(summary, label, attempt.reason, fingerprint, head)
 
 
@@ -221,9 +223,9 @@ def _wait_for_wal(
     copy: Copy,
     options: BackupOptions,
     progress: Progress,
-) -> None:
+) -> WalRange | None:
     progress.phase("wal")
-    wait_for_wal(
+    return wait_for_wal(
         repository,
         copy.server,
         attempt.start,
@@ -231,6 +233,7 @@ def _wait_for_wal(
         options.wal_timeout,
         options.archiver,
         progress,
+        options.pg_wal,
     )
 
 
@@ -305,11 +308,12 @@ def _commit(
     attempt: _Attempt,
     manifest: Manifest,
     copied: Copied,
+    wal: WalRange | None,
 ) -> BackupSummary:
     name = repository.layout.manifest(attempt.label, attempt.attempt)
     with _taken_back_on_failure(repository, attempt.attempt, name) as writing:
         reference = write_manifest(repository, name, manifest, attempt.manifest_key)
-        summary = _summary(manifest, reference, copied)
+        summary = replace(_summary(manifest, reference, copied), wal=wal)
         commit = Commit(attempt.attempt, reference, summary)
 
         def decide(_: LogState) -> Entry:

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from drkit.errors import WalMissing
 from drkit.model.wal import WalFileName, segments_between
+from drkit.operations.backup_wal import BackupWal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from datetime import timedelta
 
+    from drkit.model.backup import WalRange
     from drkit.model.copied import BackupEnd
     from drkit.model.head import ServerDescription, WalPosition
     from drkit.model.wal import Segment
@@ -56,7 +58,8 @@ def wait_for_wal(
     timeout: timedelta,
     archiver: Callable[[], str],
     progress: Progress,
-) -> None:
+    pg_wal: str | None = None,
+) -> WalRange | None:
     """Return when every segment from `start` to the backup's end is archived.
 
     Args:
@@ -64,13 +67,22 @@ def wait_for_wal(
             it makes headway.
         archiver: asks the server why archiving may be stuck, for the message.
         progress: is told so as well, long before the time is over.
+        pg_wal: where the server still has some of it, to compare.
+
+    Returns:
+        What all of it is; None if not all is signed.
 
     Raises:
         WalMissing: one did not come within `timeout`.
+        WalRefused: what came is not what the server wrote.
+        Corrupt: what came must be signed, and is not.
     """
+    looked = BackupWal(repository, None if end.from_standby else pg_wal)
     for wait in _waits(server.wal_segment_size, start, end, archiver):
         if not _wait(repository, wait, timeout, progress):
             raise _missing(wait, timeout)
+        looked.add(wait.file)
+    return looked.found()
 
 
 def came(

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from drkit.errors import RepositoryMissing
+from drkit.model.log_wal import unsigned_note
 from drkit.model.reach import Gap, gaps
 from drkit.model.wal import Segment, WalFileKind, parse_segment
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from drkit.repository.repository import Repository
 
 
@@ -39,17 +42,28 @@ class WalStatus:
         segment_size: in bytes.
         other: how many timeline histories, backup histories and partial segments.
         stored_bytes: what all of it takes in the repository.
+        signers: public keys that sign it.
+        signed_since: by timeline the first segment that must be signed; of others all
+            must be. None: nothing must be.
     """
 
     segment_size: int
     timelines: tuple[TimelineStatus, ...]
     other: dict[str, int]
     stored_bytes: int
+    signers: tuple[str, ...] = ()
+    signed_since: Mapping[int, str] | None = None
 
     @property
     def has_gaps(self) -> bool:
         """Whether a segment is missing between two others of its timeline."""
         return any(line.gaps for line in self.timelines)
+
+    @property
+    def unsigned(self) -> str | None:
+        """Which of it may be unsigned, in a sentence; None if none may."""
+        first = (line.first.name(self.segment_size) for line in self.timelines)
+        return unsigned_note(self.signed_since, first)
 
 
 def wal_status(repository: Repository) -> WalStatus:
@@ -78,7 +92,8 @@ def wal_status(repository: Repository) -> WalStatus:
         _timeline(timeline, sizes[timeline], state.wal_bound(timeline) // size)
         for timeline in sorted(sizes)
     ]
-    return WalStatus(size, tuple(lines), other, total)
+    signers = tuple(sorted(state.wal_signers))
+    return WalStatus(size, tuple(lines), other, total, signers, state.wal_signed)
 
 
 def _timeline(timeline: int, sizes: dict[Segment, int], first: int) -> TimelineStatus:

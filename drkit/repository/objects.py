@@ -5,7 +5,19 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, NamedTuple
 
-from drkit.crypto.sealing import MAX_OBJECT, Opener, Sealer, open_whole, overhead
+from drkit.crypto.sealing import (
+    FOOTER_BYTES,
+    HEADER_BYTES,
+    MAX_OBJECT,
+    SIGNATURE_BYTES,
+    STORED,
+    TAG,
+    Opener,
+    Sealer,
+    index_place,
+    open_whole,
+    overhead,
+)
 from drkit.errors import Corrupt, KeyUnavailable, TooLong
 from drkit.repository.codec import FRAME_BYTES, compress, compressor, decompress
 
@@ -13,7 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from drkit.crypto.keys import Dek
-    from drkit.protocols import Buffer
+    from drkit.protocols import Buffer, Storage
+
+_END_BYTES = 8192
+"""Where the index and the signature of a WAL segment lie, up to the largest one."""
 
 
 class Sealing(NamedTuple):
@@ -24,15 +39,23 @@ class Sealing(NamedTuple):
     name: str
 
 
-def seal(sealing: Sealing, plain: Buffer, level: int = 3) -> memoryview:
-    """Return `plain`, cut into frames, compressed and sealed as one object."""
+def seal(
+    sealing: Sealing, plain: Buffer, level: int = 3, signature: bytes | None = None
+) -> memoryview:
+    """Return `plain`, cut into frames, compressed and sealed as one object.
+
+    Args:
+        signature: a signed object's last frame, SIGNATURE_BYTES long.
+    """
     view = memoryview(plain)
     with_ = compressor(level)
     cuts = range(0, len(view), FRAME_BYTES)
     parts = [view[cut : cut + FRAME_BYTES] for cut in cuts]
     payloads = [(compress(with_, part), len(part)) for part in parts]
-    size = overhead(len(parts)) + sum(len(payload) for (payload, _), _ in payloads)
-    sealer = Sealer(*sealing, bytearray(size))
+    if signature is not None:
+        payloads.append(((signature, STORED), len(signature)))
+    size = overhead(len(payloads)) + sum(len(payload) for (payload, _), _ in payloads)
+    sealer = Sealer(*sealing, bytearray(size), signed=signature is not None)
     for (payload, codec), length in payloads:
         sealer.add(payload, length, codec)
     return sealer.finish()
@@ -80,6 +103,70 @@ def joined(parts: Iterable[Buffer]) -> bytes:
     for part in parts:
         whole.write(part)
     return whole.getvalue()
+
+
+def unseal_signed(
+    dek_for: Callable[[bytes], Dek],
+    lineage: bytes,
+    name: str,
+    purpose: str,
+    data: Buffer,
+    limit: int = MAX_OBJECT,
+) -> tuple[bytes, bytes | None]:
+    """Return the plaintext of a whole object, and its signature's frame if it has one.
+
+    Raises:
+        Corrupt: as `unseal`.
+    """
+    opener = Opener(dek_for, lineage, name, purpose, data)
+    limit += SIGNATURE_BYTES if opener.signed else 0
+    signature: list[bytes] = []
+
+    def content() -> Iterator[Buffer]:
+        last: Buffer | None = None
+        for part in _parts(opener, name, data, limit):
+            if last is not None:
+                yield last
+            last = part
+        if last is not None and opener.signed:
+            signature.append(bytes(last))
+        elif last is not None:
+            yield last
+
+    whole = joined(content())
+    return whole, signature[0] if signature else None
+
+
+def unseal_signature(
+    dek_for: Callable[[bytes], Dek],
+    lineage: bytes,
+    name: str,
+    purpose: str,
+    storage: Storage,
+) -> bytes | None:
+    """Return the signature's frame of a stored object, reading its two ends only.
+
+    None if it is not a signed one.
+
+    Raises:
+        ObjectNotFound: it is not there.
+        Corrupt: not the object of that name and purpose, or its end is damaged.
+    """
+    size = storage.size(name)
+    head = storage.get(name, 0, min(size, HEADER_BYTES))
+    opener = Opener(dek_for, lineage, name, purpose, head)
+    if not opener.signed:
+        return None
+    begin = max(0, size - _END_BYTES)
+    end = storage.get(name, begin, size - begin)
+    footer = end[-FOOTER_BYTES:]
+    start, stored, count = index_place(name, footer, size)
+    if start - SIGNATURE_BYTES - TAG < begin:
+        begin = max(0, start - SIGNATURE_BYTES - TAG)
+        end = storage.get(name, begin, size - begin)
+    index = start - begin
+    opener.open_index(footer, end[index : index + stored], size)
+    return opener.open_frame(count - 1, end[index - SIGNATURE_BYTES - TAG : index])
 
 
 def _parts(opener: Opener, name: str, data: Buffer, limit: int) -> Iterator[Buffer]:

@@ -8,10 +8,18 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from drkit.errors import NotFound, ObjectExists, ObjectNotFound, TooLong, WalRefused
+from drkit.errors import (
+    Corrupt,
+    NotFound,
+    ObjectExists,
+    ObjectNotFound,
+    TooLong,
+    WalRefused,
+)
 from drkit.model.wal import WalFileKind, WalFileName
 from drkit.repository import limits
-from drkit.repository.objects import Sealing, seal, unseal
+from drkit.repository.objects import Sealing, seal, unseal_signature, unseal_signed
+from drkit.repository.wal_signature import WalSigning, read_signature, sign_wal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,6 +28,7 @@ if TYPE_CHECKING:
     from drkit.protocols import Buffer, Storage
     from drkit.repository.keyring import Keyring
     from drkit.repository.layout import Layout
+    from drkit.repository.wal_signature import WalSignature, WalTrust
 
 
 _PLACE = re.compile(
@@ -30,6 +39,9 @@ _KINDS = {
     ".partial": WalFileKind.PARTIAL,
     ".backup": WalFileKind.BACKUP,
 }
+
+
+_UNSIGNED = WalSigning()
 
 
 class StoredWal(NamedTuple):
@@ -45,6 +57,7 @@ class WalArchive:
     Args:
         segment_size: returns the cluster's, in bytes, where that is known: no segment
             is longer.
+        signing: by default nothing is signed, and no signature is asked for.
     """
 
     def __init__(
@@ -56,6 +69,7 @@ class WalArchive:
         system_identifier: str,
         *,
         segment_size: Callable[[], int | None] = lambda: None,
+        signing: WalSigning = _UNSIGNED,
     ) -> None:
         self._storage = storage
         self._layout = layout
@@ -63,6 +77,7 @@ class WalArchive:
         self._keyring = keyring
         self._system = system_identifier
         self._segment_size = segment_size
+        self._signing = signing
 
     def push(
         self, file: WalFileName, content: Buffer, now: datetime, level: int = 3
@@ -74,7 +89,10 @@ class WalArchive:
         """
         name = self._layout.wal_file(self._system, file)
         dek = self._keyring.for_wal_day(now.strftime("%Y%m%d"))
-        sealed = seal(Sealing(dek, self._lineage, name), content, level)
+        signer, signature = self._signing.signer, None
+        if signer is not None:
+            signature = sign_wal(signer(), self._lineage, name, content)
+        sealed = seal(Sealing(dek, self._lineage, name), content, level, signature)
         try:
             self._storage.put(name, sealed)
         except ObjectExists:
@@ -88,6 +106,7 @@ class WalArchive:
         Raises:
             NotFound: the store answered that it is not archived.
             TooLong: it is longer than a file of its kind.
+            Corrupt: it is damaged, or nobody who is trusted has signed it.
         """
         return self._get(file, self._most(file))
 
@@ -96,15 +115,44 @@ class WalArchive:
         try:
             data = self._storage.get(name, limit=limits.sealed(most))
         except ObjectNotFound:
-            raise NotFound(f"WAL file {file.name} is not archived") from None
+            raise _not_archived(file) from None
         find = self._keyring.finder("wal")
-        return unseal(find, self._lineage, name, "wal", data, most)
+        content, frame = unseal_signed(find, self._lineage, name, "wal", data, most)
+        signature = self._verified(file, name, frame)
+        if signature is not None and not signature.fits(content):
+            raise Corrupt(
+                f"object {name} does not hold what was signed",
+                hint="somebody who has the key of WAL changed it; look for an intact "
+                "copy of the repository",
+            )
+        return content
 
     def _most(self, file: WalFileName) -> int:
         """Return how many bytes a file of that kind has at most."""
         if file.kind in (WalFileKind.SEGMENT, WalFileKind.PARTIAL):
             return self._segment_size() or limits.WAL_SEGMENT
         return limits.WAL_TEXT
+
+    def signature(self, file: WalFileName) -> WalSignature | None:
+        """Return what a file's signature says of it, without fetching the file.
+
+        None if it is not signed, and need not be.
+
+        Raises:
+            NotFound: the store answered that it is not archived.
+            Corrupt: it is damaged, or nobody who is trusted has signed it.
+        """
+        name = self._layout.wal_file(self._system, file)
+        find = self._keyring.finder("wal")
+        try:
+            frame = unseal_signature(find, self._lineage, name, "wal", self._storage)
+        except ObjectNotFound:
+            raise _not_archived(file) from None
+        return self._verified(file, name, frame)
+
+    def trust(self) -> WalTrust:
+        """Return whose signatures count, and from where on there must be one."""
+        return self._signing.trust()
 
     def has(self, file: WalFileName) -> bool:
         """Say whether a file of that name is archived."""
@@ -153,6 +201,26 @@ class WalArchive:
             if info.name == self._layout.wal_file(self._system, file):
                 yield StoredWal(file, info.size)
 
+    def _verified(
+        self, file: WalFileName, name: str, frame: bytes | None
+    ) -> WalSignature | None:
+        """Return what a file's signature says, if its signer is trusted.
+
+        Raises:
+            Corrupt: it is not, or there is none and must be.
+        """
+        trust = self._signing.trust()
+        if frame is not None:
+            return read_signature(self._lineage, name, frame, trust.trusted)
+        if not trust.demands(file):
+            return None
+        raise Corrupt(
+            f"WAL file {file.name} is not signed, and must be: object {name}",
+            hint="either somebody without the signing key of WAL put it there, or a "
+            "host archives without `keys.wal_signing` in its policy; "
+            "runbooks/restore.md says what to do",
+        )
+
     def _compare(self, file: WalFileName, content: Buffer) -> None:
         try:
             same = self._get(file, len(content)) == content
@@ -164,3 +232,7 @@ class WalArchive:
                 hint="two clusters archive under one policy, or this one was restored "
                 "without a new timeline; give each its own policy",
             )
+
+
+def _not_archived(file: WalFileName) -> NotFound:
+    return NotFound(f"WAL file {file.name} is not archived")

@@ -46,7 +46,7 @@ class InitSite:
 
     def key_path(self, purpose: str) -> str:
         """Return the absolute path of a key file."""
-        return os.path.join(self._keys_dir, f"{purpose}.key")
+        return os.path.join(self._keys_dir, f"{purpose.replace('_', '-')}.key")
 
     def read_key(self, purpose: str, owner: tuple[int, int] | None) -> str | None:
         """Return what a key file holds; None if there is none."""

@@ -109,6 +109,7 @@ def test_documents(
     check_start(planned["plan"]["start"], target)
     agree("keys list", write("keys", "list", "alpha"))
     agree("keys check", write("keys", "check", "alpha"))
+    agree("keys sign-wal", write("keys", "sign-wal", "alpha"))
     agree("policy check", write("policy", "check", "alpha"))
     (gone,) = served.site.wal.rglob(names[1])
     gone.unlink()

@@ -92,7 +92,9 @@ def data(odd_site: Site, tmp_path: Path) -> Path:
 
 def expanded(site: Site, name: str) -> str:
     """Write out the command as PostgreSQL does before it hands it to the shell."""
-    policy = SimpleNamespace(path=str(policy_path(site)))
+    policy = SimpleNamespace(
+        path=str(policy_path(site)), keys=SimpleNamespace(trusted_wal=())
+    )
     command = wiring.restore_command(policy)  # type: ignore[arg-type]
     for found, put in (("%f", name), ("%p", "pg_wal/RECOVERYXLOG"), ("%%", "%")):
         command = command.replace(found, put)

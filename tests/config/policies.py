@@ -63,8 +63,9 @@ SECTIONS: Sections = {
                     f"file:/{purpose}",
                 )
             )
-            for purpose in KEYS
+            for purpose in (*KEYS, "wal_signing")
         },
+        "trusted_wal": st.just(["ed25519:" + "f" * 64]),
         "trusted": st.lists(
             st.sampled_from(("0", "1", "aB")).map(
                 lambda two: "ed25519:" + f"{two:0>64}"
@@ -130,7 +131,7 @@ SECTIONS: Sections = {
 }
 _NEEDED = {
     "cluster": {"url", "data_directory", "system_identifier"},
-    "keys": {*KEYS, "trusted"},
+    "keys": {*KEYS, "trusted", "trusted_wal"},
     "retention": {"full"},
     "assertion": {"name", "sql", "equals"},
     "timestamps": {"authority", "roots"},

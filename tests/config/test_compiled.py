@@ -84,6 +84,7 @@ def test_what_archiving_needs(folder: Path, environ: dict[str, str]) -> None:
             "signing": "file:/etc/drkit/keys/signing.key",
         },
         "trusted": ["ed25519:" + "0" * 64],
+        "trusted_wal": [],
         "compression_level": 3,
         "wal_timeout": 60.0,
         "owner": os.geteuid(),

@@ -205,6 +205,30 @@ WRONG = [
     ),
     (f"ed25519:{HEX}", f"ed25519:{HEX[1:]}", 17, "keys.trusted[0]", "no public key"),
     (f"ed25519:{HEX}", HEX, 17, "keys.trusted[0]", "write ed25519:"),
+    (
+        f"ed25519:{HEX}",
+        f"ed25519:{HEX}\n  wal_signing: file:/x",
+        8,
+        "keys.trusted_wal",
+        "is missing; write the public half of keys.wal_signing",
+    ),
+    (
+        f"ed25519:{HEX}",
+        f"ed25519:{HEX}\n  trusted_wal: [ed25519:{HEX}]",
+        18,
+        "keys.trusted_wal",
+        "must not be able to sign backups",
+    ),
+    (
+        f"ed25519:{HEX}",
+        (
+            f"ed25519:{HEX}\n  trusted_wal: [ed25519:{'f' * 64}]\n"
+            "  wal_signing: file:/etc/drkit/keys/signing.key"
+        ),
+        19,
+        "keys.wal_signing",
+        "is the same key as keys.signing",
+    ),
     # Backups.
     ("source: local", "source: remote", 19, "backup.source", "'local' or 'stream'"),
     ("jobs: 2", "jobs: 0", 20, "backup.jobs", "must be at least 1"),

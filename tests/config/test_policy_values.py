@@ -371,6 +371,7 @@ def test_defaults_in_the_schema_are_what_the_loader_takes() -> None:
     }
     assert shown == {
         "KeysSection.provider": "local",
+        "KeysSection.trusted_wal": [],
         "BackupSection.source": "local",
         "BackupSection.compression_level": 3,
         "BackupSection.audit_every": format_duration(BackupSection().audit_every),

@@ -119,6 +119,7 @@ def test_a_file_without_a_secret(
     [
         ("keys.wal", "nothing that it encrypted can be read"),
         ("keys.signing", "nothing can be written to the log, and restores still work"),
+        ("keys.wal_signing", "no WAL can be archived, and restores still work"),
         ("repository.password", "name another place for it in the policy"),
     ],
 )

@@ -134,10 +134,17 @@ def test_a_key_that_can_not_be_had_names_object_and_key() -> None:
 
 
 def test_an_unknown_version_says_to_upgrade() -> None:
-    data = Forger(DEK.secret, LINEAGE, "wal").seal(NAME, [], version=2)
-    with pytest.raises(Corrupt, match="format version 2") as caught:
+    data = Forger(DEK.secret, LINEAGE, "wal").seal(NAME, [], version=3)
+    with pytest.raises(Corrupt, match="format version 3") as caught:
         opened(data)
     assert "upgrade" in (caught.value.hint or "")
+
+
+def test_nothing_but_wal_is_signed() -> None:
+    dek = new_dek("catalog")
+    data = Forger(dek.secret, LINEAGE, "catalog").seal(NAME, [], version=2)
+    with pytest.raises(Corrupt, match="format version 2"):
+        Opener(lambda _: dek, LINEAGE, NAME, "catalog", data)
 
 
 @pytest.mark.parametrize(

@@ -63,9 +63,14 @@ class Scene:
         *,
         source: str = "local",
         home: Path | None = None,
+        signed: bool = True,
         **options: Any,
     ) -> Protected:
-        """Make a cluster that archives into a repository of its own."""
+        """Make a cluster that archives into a repository of its own.
+
+        Args:
+            signed: as in `protect`.
+        """
         options = {"wal_segment_size": SMALL_SEGMENTS, **options}
         chosen = SETTINGS | {"max_wal_size": "64MB", "min_wal_size": "2MB"}
         chosen |= {"log_checkpoints": "off", **(settings or {})}
@@ -74,7 +79,8 @@ class Scene:
         cluster = self.factory.make(major, chosen, **options)
         self.clusters.append(cluster)
         place = home or self.directory()
-        return protect(cluster, place, self.factory.account, source=source)
+        account = self.factory.account
+        return protect(cluster, place, account, source=source, signed=signed)
 
     def directory(self) -> Path:
         """Make a directory that belongs to the server's user."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from drkit.errors import AttemptFenced, BackupExpired, Corrupt
-from drkit.model.log import ExpireWal
+from drkit.model.log_wal import ExpireWal
 from drkit.model.lsn import Lsn
 from drkit.model.recovery import RecoveryTarget
 from drkit.model.retention import Retention

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from tests.conftest import MakeCluster
     from tests.pg import Cluster, ClusterFactory
 
-KEYS = ("backup", "wal", "dump", "files", "catalog", "signing")
+KEYS = ("backup", "wal", "dump", "files", "catalog", "signing", "wal_signing")
 SMALL = 1 << 20
 
 
@@ -59,7 +59,7 @@ class Setup:
         return self.policies / f"{name}.yaml"
 
     def key(self, purpose: str, name: str = "main") -> Path:
-        return self.policies / "keys" / name / f"{purpose}.key"
+        return self.policies / "keys" / name / f"{purpose.replace('_', '-')}.key"
 
     def site(
         self, name: str = "main", environ: dict[str, str] | None = None

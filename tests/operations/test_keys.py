@@ -122,10 +122,11 @@ def test_every_key_is_listed_with_what_it_belongs_to(home: Home) -> None:
 
     assert found.problems == ()
     assert [one.purpose for one in found.policy_keys] == [
-        *("backup", "wal", "dump", "files", "catalog", "signing")
+        *("backup", "wal", "dump", "files", "catalog", "signing", "wal_signing")
     ]
-    trusted = load_policy(home.policy_path, {}).keys.trusted
-    assert found.policy_keys[-1].key_id == trusted[0]
+    keys = load_policy(home.policy_path, {}).keys
+    pinned = [*keys.trusted, *keys.trusted_wal]
+    assert [one.key_id for one in found.policy_keys[-2:]] == pinned
     uses = {one.uses: one.purpose for one in found.data_keys}
     assert uses == {
         (Use("backup", home.label),): "catalog",
@@ -145,7 +146,7 @@ def test_every_key_is_listed_with_what_it_belongs_to(home: Home) -> None:
 def test_right_keys_pass(home: Home) -> None:
     found = home.check()
     assert {one.state for one in found.values()} == {State.OK}
-    assert len(found) == 6 + 1 + 4  # the policy's, the log, the DEKs
+    assert len(found) == 7 + 1 + 4  # the policy's, the log, the DEKs
 
 
 def test_a_new_key_in_the_place_of_the_old_opens_nothing(home: Home) -> None:

@@ -28,11 +28,11 @@ from drkit.model.log import (
     Entry,
     ExpireDone,
     ExpireIntent,
-    ExpireWal,
     Pin,
     Proven,
     Unpin,
 )
+from drkit.model.log_wal import ExpireWal
 from drkit.model.lsn import Lsn
 from drkit.storage.local import LocalStorage
 from drkit.storage.memory import MemoryStorage

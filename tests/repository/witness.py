@@ -13,10 +13,10 @@ from drkit.model.log import (
     Commit,
     ExpireDone,
     ExpireIntent,
-    ExpireWal,
     Pin,
     Unpin,
 )
+from drkit.model.log_wal import ExpireWal
 from drkit.model.wal import Segment, WalFileName
 from drkit.repository.chain import lineage, read_chain
 from drkit.repository.manifests import read_manifest

@@ -23,11 +23,11 @@ from drkit.model.log import (
     Entry,
     ExpireDone,
     ExpireIntent,
-    ExpireWal,
     Pin,
     Proven,
     Unpin,
 )
+from drkit.model.log_wal import ExpireWal
 from drkit.model.lsn import Lsn
 from drkit.model.wal import WalFileName
 from drkit.operations.actions import add_action

@@ -34,10 +34,11 @@ from tests.vectors.columns import (
 )
 from tests.vectors.derive import hkdf, lp
 from tests.vectors.log import read_log
+from tests.vectors.signed_wal import need_signature, read_wal, since
 
 PURPOSES = {"backup": 1, "wal": 2, "dump": 3, "files": 4, "catalog": 5}
 MAX_FRAMES, MAX_OBJECT = 65536, 2 << 30
-MAX_ENTRY, MAX_MANIFEST, MAX_WAL = 1 << 20, 1 << 30, 1 << 30
+MAX_ENTRY, MAX_MANIFEST = 1 << 20, 1 << 30
 LABEL = re.compile(r"[0-9]{8}-[0-9]{6}-(full|incr|dump|files)\Z")
 
 
@@ -73,6 +74,7 @@ class Reader:
         objects: all bytes by name.
         keks: by purpose.
         trusted: public keys of log signers.
+        trusted_wal: those of WAL.
     """
 
     def __init__(
@@ -81,11 +83,13 @@ class Reader:
         cluster: str,
         keks: Mapping[str, bytes],
         trusted: set[bytes],
+        trusted_wal: frozenset[bytes] = frozenset(),
     ) -> None:
         self.objects = objects
         self.cluster = cluster
         self.keks = keks
         self.trusted = trusted
+        self.trusted_wal = trusted_wal
         identity = parse_plain(self.object("drkit.json"), "repository")
         self.lineage = bytes.fromhex(identity["lineage"])
         need(len(self.lineage) == 16, "lineage")
@@ -142,7 +146,8 @@ class Reader:
         header = data[:96]
         magic, version, code, zero = struct.unpack_from("<8sHB5s", header)
         need(magic == b"drkitobj" and zero == bytes(5), f"{name}: header")
-        need(version == 1, f"{name}: version {version}")
+        signed = version == 2 and purpose == "wal"
+        need(version == 1 or signed, f"{name}: version {version}")
         need(code == PURPOSES[purpose], f"{name}: purpose")
         dek_id, salt, commitment = header[16:32], header[32:64], header[64:96]
         dek = self.dek(purpose, dek_id)
@@ -169,6 +174,8 @@ class Reader:
             need(rest == bytes(3), f"{name}: index")
             table.append(Frame(length, plain, codec))
         need(96 + sum(frame.stored for frame in table) == start, f"{name}: index")
+        if signed:
+            need_signature(name, table)
         for number, frame in enumerate(table):
             payload = decrypt(number, data[offset : offset + frame.stored], 0)
             plains.append(expand(name, payload, frame))
@@ -194,8 +201,9 @@ class Reader:
         expiring: set[str] = set()
         bounds: dict[int, int] = defaultdict(int)
         pinned: set[str] = set()
-        last = ""
-        for entry in self.log():
+        last, entries = "", self.log()
+        since(entries)
+        for entry in entries:
             match entry["type"]:
                 case "open":
                     need(entry["cluster"] == self.cluster, "another cluster's log")
@@ -227,12 +235,7 @@ class Reader:
 
     def wal(self, system_identifier: str, file: str) -> bytes:
         """Return a WAL file's bytes."""
-        below = f"{self.cluster}/wal/{system_identifier}"
-        if file.endswith(".history"):
-            name = f"{below}/history/{file}"
-        else:
-            name = f"{below}/{file[:8]}/{file[8:16]}/{file}"
-        return self.plain(name, "wal", MAX_WAL)
+        return read_wal(self, system_identifier, file)
 
     def wal_day(self, day: str) -> bytes:
         """Return the DEK of a day's WAL."""
@@ -358,5 +361,7 @@ def mark(
         case "evidence":
             need(re.fullmatch("[0-9a-f]{64}", entry["digest"]), "digest")
             need(entry["record"] >= 0, "number of a record")
+        case "wal-signers":
+            pass  # `since` has looked at it
         case other:
             raise Refused(f"log entry of type {other}")

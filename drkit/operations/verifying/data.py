@@ -17,7 +17,8 @@ from drkit.errors import (
     WalRefused,
 )
 from drkit.model.damage import Damage, DamageKind, Place
-from drkit.model.wal import WalFileKind
+from drkit.model.wal import WalFileKind, WalFileName
+from drkit.operations.backup_wal import own_segments, refuse_changed_wal
 from drkit.operations.blame import add_place, places
 from drkit.operations.expiry import expiry_of
 from drkit.operations.verifying.log import check_entry
@@ -32,10 +33,10 @@ from drkit.repository.manifests import read_manifest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from drkit.model.backup import BackupSummary
     from drkit.model.fingerprint import FingerprintRef
     from drkit.model.log import Commit
     from drkit.model.manifest import Manifest
-    from drkit.model.wal import WalFileName
     from drkit.protocols import Progress
     from drkit.repository.checking import Verdict
     from drkit.repository.log_entries import LoggedEntry
@@ -105,6 +106,8 @@ class DataCheck:
             yield partial(self._entry, logged)
         for commit in commits:
             yield from self._packs(commit)
+            if commit.backup.wal is not None:
+                yield partial(self._range, commit.backup)
         for file, size in wal.items():
             name = self._repository.wal.name(file)
             if self._chosen(name):
@@ -155,6 +158,22 @@ class DataCheck:
             name = verdict.name
             damage = _pack_damage(manifest, verdict, tally)
         self._took(name, int(manifest.packs["size"][pack]), damage, tally)
+
+    def _range(self, backup: BackupSummary) -> None:
+        """Hold a backup's own WAL against what it was when the backup ended."""
+        try:
+            refuse_changed_wal(self._repository, backup)
+        except (NotFound, KeyUnavailable):
+            return  # told of each file, when it is opened
+        except Corrupt as error:
+            first = next(own_segments(backup)).name(backup.wal_segment_size)
+            file = WalFileName.parse(first)
+            name = self._repository.wal.name(file)
+            what = f"can't be used: {error.message}"
+            damage = Damage(name, DamageKind.CONTENT, what, error.exit_code)
+            with self._lock:
+                self.found.segments.append(file)
+                self.found.damage.append(damage)
 
     def _wal(self, name: str, file: WalFileName, size: int) -> None:
         damage = None

@@ -34,6 +34,7 @@ from drkit.operations.verifying.wal import (
     wal_to_open,
     with_wal_backups,
 )
+from drkit.operations.wal_status import wal_status
 from drkit.operations.windows import Lost, restorable
 
 if TYPE_CHECKING:
@@ -353,6 +354,9 @@ def _notes(
     if request.label is None:
         yield from unexpected(repository, objects.packs)
         yield from lost_histories(repository)
+        unsigned = wal_status(repository).unsigned
+        if unsigned is not None:
+            yield unsigned
     if data.split:
         yield f"{data.split} pages lie in two runs; their checksums were not verified"
 

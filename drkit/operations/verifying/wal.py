@@ -7,12 +7,8 @@ from typing import TYPE_CHECKING
 
 from drkit.errors import Corrupt
 from drkit.model.damage import DamageKind
-from drkit.model.wal import (
-    WalFileKind,
-    WalFileName,
-    parse_segment,
-    segments_between,
-)
+from drkit.model.wal import WalFileKind, WalFileName, parse_segment
+from drkit.operations.backup_wal import own_segments
 from drkit.operations.windows import needed_wal
 
 if TYPE_CHECKING:
@@ -86,8 +82,7 @@ def with_wal_backups(
 
 def _own_wal(backup: BackupSummary) -> Iterator[str]:
     size = backup.wal_segment_size
-    place = (backup.start_lsn, backup.stop_lsn, backup.timeline, size)
-    return (segment.name(size) for segment in segments_between(*place))
+    return (segment.name(size) for segment in own_segments(backup))
 
 
 def lost_histories(repository: Repository) -> Iterator[str]:
