@@ -136,11 +136,8 @@ def open_wal_archive(
 ) -> WalArchive:
     """Open what `wal push` and `wal get` need, and nothing else.
 
-    Args:
-        compiled: the policy.
-        secrets: what resolves its references.
-        segment_size: of the cluster whose WAL is fetched, where it is at hand.
-        since: from where on WAL must be signed, as `WalTrust.since`.
+    `segment_size` is that of the cluster whose WAL is fetched, where it is at hand;
+    `since` says from where on WAL must be signed, as `WalTrust` has it.
 
     Raises:
         RepositoryMissing: there is no repository.
@@ -195,13 +192,8 @@ def repository_in(
 ) -> Repository:
     """Put a repository's parts together over a store.
 
-    Args:
-        store: where its objects are.
-        lineage: of the repository.
-        compiled: the policy's part that it takes.
-        secrets: resolves the keys' references.
-        remembered: whether this host holds its log against what it has seen of it.
-        accept_unsigned: as in `open_repository`.
+    If `remembered`, this host holds its log against what it has seen of it.
+    `accept_unsigned` is that of `open_repository`.
     """
     from drkit.config.state import StateFiles
     from drkit.repository.log import Log

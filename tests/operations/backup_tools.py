@@ -6,13 +6,14 @@ import threading
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from drkit import wiring
 from drkit.config.compiled import compile_policy
-from drkit.crypto.signing import parse_public
+from drkit.crypto.signing import public_keys
 from drkit.model.due import Due
 from drkit.model.label import BackupKind
 from drkit.operations.backup import take_backup
@@ -29,6 +30,7 @@ from drkit.repository.log_entries import LogIdentity
 from drkit.repository.manifests import read_manifest
 from drkit.repository.repository import Repository
 from drkit.repository.wal import WalArchive
+from drkit.repository.wal_signature import WalSigning, wal_trust
 from drkit.sites.source import open_source
 from tests.faults import FaultyStorage
 from tests.operations.scene import restore as scene_restore
@@ -120,11 +122,18 @@ class Site:
         sources = wiring.key_sources(compiled, secrets)
         keyring = Keyring(self.storage, layout, lineage, sources)
         host = self.host or wiring.host_name()
-        trusted = frozenset(parse_public(text) for text in compiled["trusted"])
-        identity = LogIdentity(host, wiring.signer_source(compiled, secrets), trusted)
+        trusted = public_keys(compiled["trusted"])
+        signers = wiring.signer_sources(compiled, secrets)
+        identity = LogIdentity(host, signers["signing"], trusted)
         log = Log(self.storage, layout, lineage, keyring, identity, self.clock)
         system = compiled["system_identifier"]
-        wal = WalArchive(self.storage, layout, lineage, keyring, system)
+        pinned = public_keys(compiled["trusted_wal"])
+        signing = WalSigning(
+            signers.get("wal_signing"), partial(wal_trust, log, pinned)
+        )
+        wal = WalArchive(
+            self.storage, layout, lineage, keyring, system, signing=signing
+        )
         return Repository(self.storage, layout, lineage, keyring, log, wal, self.clock)
 
     def take(
