@@ -147,15 +147,11 @@ def open_wal_archive(
     layout = Layout(compiled["name"])
     keyring = Keyring(store, layout, lineage, key_sources(compiled, secrets))
     trust = WalTrust(public_keys(compiled["trusted_wal"]), since)
-    signer = signer_sources(compiled, secrets)
+    signer = signer_sources(compiled, secrets).get("wal_signing")
     return WalArchive(
-        store,
-        layout,
-        lineage,
-        keyring,
-        compiled["system_identifier"],
+        *(store, layout, lineage, keyring, compiled["system_identifier"]),
         segment_size=lambda: segment_size,
-        signing=WalSigning(signer.get("wal_signing"), lambda: trust),
+        signing=WalSigning(signer, lambda: trust),
     )
 
 
@@ -202,10 +198,8 @@ def repository_in(
 
     layout, clock = Layout(compiled["name"]), SystemClock()
     keyring = Keyring(store, layout, lineage, key_sources(compiled, secrets))
-    signers, trusted = (
-        signer_sources(compiled, secrets),
-        public_keys(compiled["trusted"]),
-    )
+    signers = signer_sources(compiled, secrets)
+    trusted = public_keys(compiled["trusted"])
     identity = LogIdentity(host_name(), signers["signing"], trusted)
     memory = None
     if remembered:
@@ -231,7 +225,6 @@ def signer_sources(
     compiled: Compiled, secrets: Secrets
 ) -> dict[str, Callable[[], Signer]]:
     """Return by purpose what reads the signing keys that there are, at first use."""
-
     owners = secret_owners(compiled)
 
     def source(reference: str) -> Callable[[], Signer]:

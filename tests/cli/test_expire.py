@@ -108,9 +108,8 @@ def test_a_wrong_clock_has_its_exit_code(site: Site, labels: list[str]) -> None:
     """Another host wrote to the log in 2036, as far as its clock knew."""
     repository = site.repository()
     policy = load_policy(site.policy, {})
-    signer = wiring.signer_sources(compile_policy(policy), wiring.Secrets({}))[
-        "signing"
-    ]
+    signers = wiring.signer_sources(compile_policy(policy), wiring.Secrets({}))
+    signer = signers["signing"]
     identity = LogIdentity("elsewhere", signer, {signer().public})
     log = Log(
         repository.storage,

@@ -87,7 +87,7 @@ def test_a_cluster_that_is_set_up_passes(protected: Protected) -> None:
     assert states(found, State.SKIPPED) == {"heartbeat"}  # there is none
     assert states(found, State.WARNING) == {"fsync"}  # tests switch it off
     assert set(found) == {
-        *("repository", "create-only", "log", "keys", "evidence"),
+        *("repository", "create-only", "log", "keys", "evidence", "WAL signatures"),
         *("connection", "rights", "server", "fingerprint", "log's head"),
         *("system identifier", "archive_mode", "archive_command", "wal_level"),
         *("fsync", "full_page_writes", "data_checksums", "data directory"),
