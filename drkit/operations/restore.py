@@ -7,6 +7,7 @@ target is needed.
 from __future__ import annotations
 
 import os
+import stat
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from drkit.protocols import Progress
     from drkit.repository.repository import Repository
 
+_GLOBAL = os.path.dirname(CONTROL_FILE)
 _DISK_BLOCK = 4096
 _AUTO_CONF = b"postgresql.auto.conf"
 _CONF = b"postgresql.conf"
@@ -226,9 +228,10 @@ def execute_restore(
         progress.phase("finish")
         _write_recovery(target, plan)
         target.set_mode(_directory_mode(page_map))
-        target.sync_directories(directories)
+        last = {path: directories.pop(path) for path in {_GLOBAL} & directories.keys()}
+        target.settle_directories(directories)
         target.put_last(CONTROL_FILE, plan.control, _directory_mode(page_map) & 0o660)
-        target.sync_directories([b"global"])
+        target.settle_directories(last)
         target.complete()
     warn_of_expiry(repository, plan.backup.label, progress)
     return patched
@@ -296,15 +299,18 @@ def _needed(
     return needed
 
 
-def _make_directories(target: TargetDirectory, page_map: PageMap) -> list[bytes]:
-    """Make the cluster's directories, parents first; return them."""
+def _make_directories(target: TargetDirectory, page_map: PageMap) -> dict[bytes, int]:
+    """Make the cluster's directories, parents first; return their modes.
+
+    Until everything is in them, their owner may change them whatever their modes say.
+    """
     kinds = page_map.files["kind"].tolist()
     modes = page_map.files["mode"].tolist()
-    made: list[bytes] = []
+    made: dict[bytes, int] = {}
     for path, kind, mode in zip(page_map.paths, kinds, modes, strict=True):
         if kind == FileKind.DIRECTORY and not target.is_link(path):
-            target.make_directory(path, mode)
-            made.append(path)
+            target.make_directory(path, mode | stat.S_IRWXU)
+            made[path] = mode
     target.link_tablespaces()
     return made
 

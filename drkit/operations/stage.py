@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from drkit.errors import DrkitError
 from drkit.operations.restore import RestoreRequest, execute_restore, plan_restore
 from drkit.operations.stopwatch import Stopwatch
+from drkit.postgres.removing import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -154,4 +154,4 @@ class Stage:
         tablespaces = os.path.dirname(scratch.tablespace_place(0))
         for place in (scratch.data_directory, tablespaces):
             if os.path.lexists(place):
-                shutil.rmtree(place)
+                remove_tree(place)

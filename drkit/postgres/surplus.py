@@ -14,6 +14,7 @@ from drkit.postgres.exclusions import (
     holds_relations,
     relation_file,
 )
+from drkit.postgres.removing import let_change
 from drkit.postgres.target_checks import MARKER
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class Surplus(NamedTuple):
     def delete(self) -> None:
         """Delete it; of a link the link, of a directory an empty one."""
         name = os.path.basename(self.path)
+        let_change(self.parent)
         (os.rmdir if self.directory else os.unlink)(name, dir_fd=self.parent)
 
 

@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 from drkit.errors import DrkitError, TargetNotEmpty
 from drkit.ownership import acting_as, give, reach_directory
 from drkit.postgres.files import open_regular
+from drkit.postgres.removing import empty
 from drkit.postgres.target_checks import (
     MARKER,
     is_incomplete,
@@ -151,11 +151,20 @@ class TargetDirectory:
             final = os.path.basename(path)
             os.rename(name, final, src_dir_fd=parent, dst_dir_fd=parent)
 
-    def sync_directories(self, paths: list[bytes]) -> None:
-        """Make the names in directories durable; the data directory's own included."""
-        for path in paths:
+    def settle_directories(self, modes: Mapping[bytes, int]) -> None:
+        """Make the names in directories durable, and give them their modes at last.
+
+        Some forbid their owner what a restore has to do in them, or above others.
+        Those below come first. The data directory's own names are made durable too.
+        """
+        for path in sorted(modes, reverse=True):
             with self._parent(path) as (parent, name):
-                _sync(name, parent)
+                descriptor = open_directory(name, parent)
+                try:
+                    os.fchmod(descriptor, modes[path])
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
         for descriptor in (self._root, *self._roots.values()):
             os.fsync(descriptor)
 
@@ -240,14 +249,11 @@ def _clear(directory: int, path: str) -> None:
 
 
 def _empty(directory: str, keep: str) -> None:
-    with os.scandir(directory) as entries:
-        for entry in entries:
-            if entry.name == keep:
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path)
-            else:
-                os.unlink(entry.path)
+    descriptor = open_directory(directory)
+    try:
+        empty(descriptor, keep)
+    finally:
+        os.close(descriptor)
 
 
 def reach(directory: str, owner: Owner | None) -> int:

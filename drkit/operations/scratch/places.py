@@ -13,7 +13,6 @@ import json
 import os
 import re
 import secrets
-import shutil
 import signal
 import stat
 import time
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from drkit.errors import DrkitError, StorageError
 from drkit.model.evidence import Cleanup
-from drkit.postgres import process
+from drkit.postgres import process, removing
 from drkit.postgres.running import processes_below, server_processes_below
 from drkit.rights import run_as_owner, user_name
 
@@ -181,7 +180,7 @@ def remove_tree(directory: str) -> None:
     """
     for attempt in range(_REMOVALS):
         try:
-            shutil.rmtree(directory)
+            removing.remove_tree(directory)
         except FileNotFoundError:
             if not os.path.lexists(directory):
                 return
