@@ -75,12 +75,16 @@ def no_checkpoint(cluster: Cluster) -> Iterator[None]:
         os.kill(checkpointer, signal.SIGCONT)
 
 
+def _bare() -> dict[str, str]:
+    return {name: os.environ[name] for name in ("PATH", "DRKIT_STATE_DIR")}
+
+
 @contextmanager
 def waiting_backup(protected: Protected) -> Iterator[subprocess.Popen[str]]:
     """Start a backup; go on once it waits for its checkpoint."""
     command = drkit_command("backup", NAME, "--policy-dir", protected.home)
     with subprocess.Popen(
-        command, env={"PATH": os.environ["PATH"]}, stderr=subprocess.PIPE, text=True
+        command, env=_bare(), stderr=subprocess.PIPE, text=True
     ) as process:
         try:
             deadline = time.monotonic() + 30
@@ -186,7 +190,7 @@ def scripted_backup(
     arguments = ["backup", NAME, "--policy-dir", str(protected.home)]
     return subprocess.run(
         [sys.executable, "-c", script, *arguments],
-        env={"PATH": os.environ["PATH"], "HOME": str(protected.home)},
+        env=_bare() | {"HOME": str(protected.home)},
         capture_output=True,
         text=True,
         check=False,

@@ -6,6 +6,7 @@ Only the names in its first block are replaced, as it asks its readers to.
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from drkit.model.evidence import CheckState, Outcome, RecordKind
 from drkit.model.quarter import Quarter
 from drkit.operations.drills.registry import SCENARIOS
 from drkit.repository.evidence import read_all
+from tests.pg import state_directory
 from tests.protect import NAME
 
 if TYPE_CHECKING:
@@ -73,6 +75,7 @@ class Reader:
                 "PATH": f"{self.path}:/usr/local/bin:/usr/bin:/bin",
                 "HOME": "/nonexistent",
                 "DRKIT_POLICY_DIR": str(self.protected.home),
+                "DRKIT_STATE_DIR": state_directory(os.geteuid()),
             },
             cwd="/",
             capture_output=True,
