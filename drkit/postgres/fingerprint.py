@@ -23,6 +23,7 @@ from drkit.postgres.fingerprint_guard import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from drkit.postgres.connection import Connection
     from drkit.postgres.fingerprint_guard import Guard
@@ -55,9 +56,8 @@ _TABLES = f"""
             ELSE coalesce(pg_relation_size(c.oid), 0)
             / current_setting('block_size')::int END,
         c.relkind <> 'f' AND has_table_privilege(c.oid, 'SELECT'), busy,
-        current_setting('is_superuser') = 'on'
-            AND NOT ({trusted("c.relowner")} AND {trusted("n.nspowner")}),
-        c.oid IN ({CODED}), pg_is_in_recovery()
+        NOT ({trusted("c.relowner")} AND {trusted("n.nspowner")}),
+        c.oid IN ({CODED}), pg_is_in_recovery(), current_setting('is_superuser') = 'on'
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
         LATERAL (SELECT c.oid IN (SELECT relation FROM changing) AS busy) AS b
     WHERE c.relkind IN ('r', 'm', 'f') AND n.nspname !~ '^pg_(toast|temp)'
@@ -81,7 +81,6 @@ _SUMS = (
     "count(*), coalesce(sum(hashtextextended(content, 0)), 0), "
     "coalesce(sum(hashtextextended(content, 6148914691236517205)), 0)"
 )
-_FREE = nullcontext()
 _BLOCK = "(place::text::point)[0]::bigint"
 
 _SETTLED = """
@@ -97,8 +96,7 @@ class Table(NamedTuple):
         name: qualified and quoted.
         blocks: its length, in blocks.
         lockable: whether LOCK TABLE takes it, which refuses materialized views.
-        guarded: whether it takes a guard to read it: it is somebody else's, and this a
-            superuser's session.
+        guarded: whether it takes a guard to read it: it is somebody else's.
     """
 
     name: str
@@ -171,10 +169,13 @@ def _reason(kind: str, persistence: str, populated: bool, readable: bool) -> str
     return ""
 
 
-def _risk(lockable: bool, guarded: bool, coded: bool, standby: bool) -> str:
+def _risk(
+    lockable: bool, guarded: bool, coded: bool, standby: bool, superuser: bool
+) -> str:
     if coded:
         return CODE
-    return UNHELD if guarded and (standby or not lockable) else ""
+    unheld = superuser and guarded and (standby or not lockable)
+    return UNHELD if unheld else ""
 
 
 def read_whole(connection: Connection, table: Table, guard: Guard) -> Content:
@@ -235,11 +236,19 @@ def _rows(
     with translated(connection), connection.transaction():
         if seconds:
             connection.query(f"SET LOCAL statement_timeout = {_milliseconds(seconds)}")
-        with guard.over_table(connection, table.name) if table.guarded else _FREE:
+        with _guarding(guard, connection, table):
             connection.execute(declaration.encode())
         found = connection.execute("FETCH ALL FROM drkit_rows").fetchall()
         connection.execute("CLOSE drkit_rows")
         return found
+
+
+def _guarding(
+    guard: Guard, connection: Connection, table: Table
+) -> AbstractContextManager[None]:
+    if not table.guarded:
+        return nullcontext()
+    return guard.over_table(connection, table.name, lockable=table.lockable)
 
 
 def begin(connection: Connection, names: Sequence[str], seconds: float) -> None:

@@ -12,7 +12,7 @@ Planned statements look at none of this again, so it takes a moment, however lon
 run.
 
 A role without these rights can't hold anybody up so. What is there is looked at all the
-same; who wins the race against that has the rights of a role that may read.
+same, just before; who still wins that race has the rights of a role that may read.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from __future__ import annotations
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Protocol
 
-from psycopg import sql
-
 from drkit.errors import PostgresRefused
+from drkit.postgres.connection import translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -53,8 +52,13 @@ UNHELD = (
 
 _WAIT = "200ms"  # for somebody who creates a schema just then
 _HOLD_NAMES = f"""
-    BEGIN; SET LOCAL lock_timeout = '{_WAIT}';
+    SET LOCAL lock_timeout = '{_WAIT}';
     LOCK TABLE pg_catalog.pg_namespace IN SHARE MODE
+"""
+_MAY_HOLD = """
+    SELECT NOT pg_is_in_recovery() AND (current_setting('is_superuser') = 'on'
+        OR EXISTS (SELECT FROM pg_roles
+            WHERE rolname = 'pg_maintain' AND pg_has_role(oid, 'USAGE')))
 """
 _HOLD_TABLE = "LOCK TABLE ONLY {table} IN SHARE UPDATE EXCLUSIVE MODE NOWAIT"
 
@@ -83,22 +87,26 @@ CODED = f"""
             FROM pg_attrdef f JOIN pg_attribute a
                 ON a.attrelid = f.adrelid AND a.attnum = f.adnum
             WHERE a.attgenerated = 'v') AS part
-    JOIN pg_depend AS d ON d.classid = part.catalog AND d.objid = part.object
-    LEFT JOIN pg_operator AS o
-        ON d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid
-    JOIN pg_proc AS p ON CASE WHEN d.refclassid = 'pg_proc'::regclass
-        THEN p.oid = d.refobjid ELSE p.oid = o.oprcode END
-    WHERE d.refobjid >= 16384 AND NOT {trusted("p.proowner")}
+    CROSS JOIN LATERAL (SELECT d.refclassid, d.refobjid FROM pg_depend AS d
+        WHERE d.classid = part.catalog AND d.objid = part.object
+            AND d.refobjid >= 16384 OFFSET 0) AS used
+    WHERE EXISTS (SELECT FROM pg_proc AS p WHERE NOT {trusted("p.proowner")}
+        AND p.oid = CASE used.refclassid WHEN 'pg_proc'::regclass THEN used.refobjid
+            WHEN 'pg_operator'::regclass THEN
+                (SELECT o.oprcode::oid FROM pg_operator o WHERE o.oid = used.refobjid)
+            END)
 """  # noqa: S608  made of constants
 """SQL for the tables whose planning may run somebody's functions."""
 
 _TABLE_IS_FINE = f"""
     SELECT count(*) FROM pg_class AS c
-    WHERE c.oid = to_regclass({{name}}) AND c.relkind = 'r'
-        AND c.oid NOT IN ({CODED})
+    WHERE c.oid = to_regclass(%(name)s::text) AND c.relkind IN ('r', 'm')
+        AND NOT EXISTS (SELECT FROM ({CODED}) AS coded
+            WHERE coded.relation = to_regclass(%(name)s::text))
 """  # noqa: S608  made of constants
 _SEQUENCES_ARE_THE_SAME = """
-    SELECT count(*) FROM unnest({names}::text[], {oids}::bigint[]) AS one (name, oid)
+    SELECT count(*)
+    FROM unnest(%(names)s::text[], %(oids)s::bigint[]) AS one (name, oid)
         JOIN pg_class AS c ON c.oid = to_regclass(one.name) AND c.oid = one.oid::oid
     WHERE c.relkind = 'S'
 """
@@ -114,13 +122,14 @@ class Guard(Protocol):
     alone: bool
 
     def over_table(
-        self, session: Connection, table: str
+        self, session: Connection, table: str, *, lockable: bool
     ) -> AbstractContextManager[None]:
         """Let a statement over somebody's table be planned.
 
         Args:
             session: the one that will; in a transaction.
             table: qualified and quoted.
+            lockable: whether LOCK TABLE takes it.
 
         Raises:
             PostgresRefused: it holds code, or could not be held; the message is the
@@ -149,6 +158,8 @@ class Alone:
         self,
         session: Connection,  # noqa: ARG002  as the protocol wants it
         table: str,  # noqa: ARG002
+        *,
+        lockable: bool,  # noqa: ARG002
     ) -> AbstractContextManager[None]:
         """Let a statement over a table be planned."""
         return nullcontext()
@@ -163,10 +174,10 @@ class Alone:
 
 
 class SecondSession:
-    """Guards a superuser's session by locks of another one, opened when it is needed.
+    """Guards a session by what another one sees and, as far as it may, locks.
 
     Args:
-        connect: opens a superuser's session in the same database.
+        connect: opens a session in the same database; called when it is needed.
     """
 
     alone = False
@@ -174,13 +185,19 @@ class SecondSession:
     def __init__(self, connect: Callable[[], Connection]) -> None:
         self._connect = connect
         self._opened: Connection | None = None
+        self._may_hold = False
 
     @contextmanager
-    def over_table(self, session: Connection, table: str) -> Iterator[None]:
+    def over_table(
+        self, session: Connection, table: str, *, lockable: bool
+    ) -> Iterator[None]:
         """Let a statement over somebody's table be planned."""
-        # first the one that waits, or a third one could come in between for good
-        session.query(f"LOCK TABLE ONLY {table} IN ACCESS SHARE MODE")
-        with self._held(_HOLD_TABLE.format(table=table)) as holder:
+        locks = []
+        if lockable:
+            # first the one that waits, or a third one could come in between for good
+            session.query(f"LOCK TABLE ONLY {table} IN ACCESS SHARE MODE")
+            locks.append(_HOLD_TABLE.format(table=table))
+        with self._held(*locks) as holder:
             self._look(holder, _TABLE_IS_FINE, CODE, 1, name=table)
             yield
 
@@ -207,18 +224,21 @@ class SecondSession:
 
     @contextmanager
     def _held(self, *statements: str) -> Iterator[Connection]:
-        if self._opened is None:
-            self._opened = self._connect()
-        holder = self._opened
+        holder = self._holder()
+        holder.query("BEGIN")
         try:
-            try:
-                holder.query("; ".join((_HOLD_NAMES, *statements)))
-            except PostgresRefused:
-                raise PostgresRefused(AT_WORK) from None
+            if self._may_hold:
+                _hold(holder, *statements)
             yield holder
         finally:
             if not holder.closed and not holder.broken:
                 holder.query("ROLLBACK")
+
+    def _holder(self) -> Connection:
+        if self._opened is None:
+            self._opened = self._connect()
+            self._may_hold = self._opened.query(_MAY_HOLD)[0][0]
+        return self._opened
 
     def _look(
         self,
@@ -228,8 +248,15 @@ class SecondSession:
         expected: int,
         **values: object,
     ) -> None:
-        """Refuse what is not as it was listed; values are constants of ours."""
-        literals = {name: sql.Literal(value) for name, value in values.items()}
-        asked = sql.SQL(statement).format(**literals).as_string(holder)
-        if holder.query(asked)[0][0] != expected:
+        """Refuse what is not as it was listed; planning that is most of its work."""
+        with translated(holder):
+            found = holder.execute(statement.encode(), values, prepare=True).fetchall()
+        if found[0][0] != expected:
             raise PostgresRefused(reason)
+
+
+def _hold(holder: Connection, *statements: str) -> None:
+    try:
+        holder.query("; ".join((_HOLD_NAMES, *statements)))
+    except PostgresRefused:
+        raise PostgresRefused(AT_WORK) from None

@@ -28,8 +28,8 @@ _SEQUENCES = f"""
     SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname), c.oid::bigint,
         s.seqincrement, s.seqcache, s.seqcycle,
         has_sequence_privilege(c.oid, 'SELECT'),
-        current_setting('is_superuser') = 'on'
-            AND NOT ({trusted("c.relowner")} AND {trusted("n.nspowner")})
+        NOT ({trusted("c.relowner")} AND {trusted("n.nspowner")}),
+        pg_is_in_recovery() AND current_setting('is_superuser') = 'on'
     FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid
         JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relpersistence = 'p' ORDER BY 1
@@ -48,7 +48,8 @@ class _Sequence(NamedTuple):
     """A sequence as the catalogs have it.
 
     Attributes:
-        guarded: whether it takes a guard to use its name.
+        guarded: whether it takes a guard to use its name: it is somebody else's.
+        unheld: whether nobody could be kept from changing that, and it matters.
     """
 
     name: str
@@ -58,6 +59,7 @@ class _Sequence(NamedTuple):
     cycle: bool
     readable: bool
     guarded: bool
+    unheld: bool
 
     def state(self, last: int, *, called: bool) -> SequenceState:
         """Return how far it has come."""
@@ -117,8 +119,8 @@ def _unused(
     """Read sequences that have given out nothing, as far as that is safe."""
     free = [one for one in unused if guard.alone or not one.guarded]
     yield from _by_name(connection, free)
-    others = [one for one in unused if one.guarded and not guard.alone]
-    if others and not connection.query("SELECT pg_is_in_recovery()")[0][0]:
+    others = [one for one in unused if one not in free and not one.unheld]
+    if others:
         names, oids = [one.name for one in others], [one.oid for one in others]
         with guard.over_sequences(names, oids):
             yield from _by_name(connection, others)

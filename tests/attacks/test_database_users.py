@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from drkit.model.fingerprint import Mode
-from drkit.postgres.connection import connect
+from drkit.operations.fingerprints.taking import take
+from drkit.postgres.connection import connect, connector
 from drkit.postgres.fingerprint_guard import CODE, UNHELD
+from drkit.wiring import SystemClock
 from tests.attacks.hostile import before_each, code_that_ran, mallory_in
 from tests.operations.fingerprints import taken, taken_again
 
@@ -250,3 +252,27 @@ def test_where_nobody_can_be_held_up_his_tables_are_left_out(
     assert made.unread["m.v"] == UNHELD
     assert made.tables["public.ours"].rows == 1
     assert made.tables["m.t"].rows == 300
+
+
+@pytest.mark.parametrize("change", [TRAPPED.format("m.t"), SWAPPED])
+def test_a_role_that_can_hold_nobody_looks_just_before(
+    cluster: Cluster,
+    mallory: Mallory,
+    monkeypatch: pytest.MonkeyPatch,
+    change: str,
+) -> None:
+    """He changes it behind drkit's list of tables, which is some time ago by then."""
+    cluster.rows(
+        "CREATE ROLE drkit LOGIN; GRANT pg_read_all_data, pg_monitor TO drkit;"
+        "GRANT EXECUTE ON FUNCTION pg_create_restore_point TO drkit;"
+        "CREATE MATERIALIZED VIEW m.v AS SELECT 1 AS a"
+    )
+    connect = connector(cluster.url.replace("postgres@", "drkit@"), None, "fingerprint")
+    with before_each(
+        monkeypatch, "LOCK TABLE ONLY m.t", lambda: mallory.tries(change)
+    ) as sent:
+        made = take(connect, Mode.SAMPLED, "p", SystemClock())
+    assert sent
+    assert code_that_ran(cluster) == []
+    assert "m.t" not in held(made).tables
+    assert held(made).tables["m.v"].rows == 1
