@@ -11,10 +11,17 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from drkit.postgres.sandbox.kernel import call
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from psycopg.pq.abc import PGconn
+
+
+# Linux's numbers of the system calls, by machine.
+_SETRESGID_SETRESUID = {"x86_64": (119, 117), "aarch64": (149, 147)}
+_SAME = -1
 
 
 def socket_owner(failed: PGconn | None) -> os.stat_result | None:
@@ -31,16 +38,32 @@ def socket_owner(failed: PGconn | None) -> os.stat_result | None:
 
 @contextmanager
 def acting_as(owner: os.stat_result) -> Iterator[None]:
-    """Have the effective user and group of `owner` for the length of the block.
+    """Have the effective user and group of `owner` in this thread, for the block.
 
-    The whole process has them, so the block must be short and no thread may depend
-    on being root meanwhile.
+    The kernel notes the identity of the thread that connects. The other threads go on
+    as they are: they may be writing files just then. Where the calls for that are not
+    known, the whole process changes.
     """
     group = os.getegid()
-    os.setegid(owner.st_gid)
+    change_group, change_user = _changes()
+    change_group(owner.st_gid)
     try:
-        os.seteuid(owner.st_uid)
+        change_user(owner.st_uid)
         yield
     finally:
-        os.seteuid(0)
-        os.setegid(group)
+        change_user(0)
+        change_group(group)
+
+
+def _changes() -> tuple[Callable[[int], object], Callable[[int], object]]:
+    """Return what sets the effective group, and the effective user."""
+    system = os.uname()
+    numbers = _SETRESGID_SETRESUID.get(system.machine)
+    if system.sysname != "Linux" or numbers is None:
+        return os.setegid, os.seteuid
+    # the C library's own functions would tell all threads to do the same
+    set_group, set_user = (
+        lambda effective, number=number: call(number, _SAME, effective, _SAME)
+        for number in numbers
+    )
+    return set_group, set_user
