@@ -86,7 +86,7 @@ def as_long(plain: bytes, start: int, end: int, length: int) -> bytes:
     """
     forged = np.frombuffer(plain[start:end].replace(HONEST, FORGED), np.uint8)
     mark = forged == ord("!")
-    filling = np.flatnonzero(mark[1:] & mark[:-1]) + 1  # and none of a page's header
+    filling = np.flatnonzero(mark[1:] & mark[:-1]) + 1  # and nothing of a page's header
     for level, seed in product((5, 9, 15, 19), range(4)):
         noise = np.random.default_rng(seed).integers(97, 122, len(filling))
         compress = compressor(level).compress
@@ -108,6 +108,7 @@ def as_long(plain: bytes, start: int, end: int, length: int) -> bytes:
 def with_checksums(pages: bytes) -> bytes:
     changed = np.frombuffer(pages, dtype=np.uint8).reshape(-1, PAGE).copy()
     sums = checksums(memoryview(changed.tobytes()), 0)
+    sums[~changed.any(axis=1)] = 0  # pages that were never used
     changed[:, CHECKSUM] = sums.astype("<u2").view(np.uint8).reshape(-1, 2)
     return changed.tobytes()
 
@@ -128,7 +129,9 @@ class Scenario:
             major, {"summarize_wal": "on"} if major > 16 else {}
         )
         cluster = self.protected.cluster
-        for statement in (*map(FILL.format, FILLERS), ORDERS, "CHECKPOINT"):
+        # frozen, so that no hint bit changes its pages after the backup
+        freeze = "VACUUM (FREEZE) orders"
+        for statement in (*map(FILL.format, FILLERS), ORDERS, freeze, "CHECKPOINT"):
             cluster.sql(statement)
         path = cluster.sql("SELECT pg_relation_filepath('orders')")
         full = backup(self.protected)
