@@ -253,12 +253,12 @@ def test_another_user_restores_and_serves_what_they_may_read(scene: Scene) -> No
     backup(protected)
     protected.cluster.kill()
     target = scene.target()
+    give_to(nobody, protected.home)  # another user's policy would not count
     done = as_user(protected, nobody, target)
     assert done.returncode == 1
     assert b"Permission denied" in done.stderr
     assert not target.exists()
 
-    give_to(nobody, protected.home)
     give_to(nobody, target.parent)
     done = as_user(protected, nobody, target)
     assert done.returncode == 0, done.stderr
