@@ -196,9 +196,8 @@ class ThrowawayServer:
     @property
     def _identity(self) -> Identity:
         """How programs get to be the server's user, where they are not confined."""
-        drkit_itself = os.path.join(*drkit.__path__, "errors.py")
-        server = self.binaries.tool("postgres")
-        reach = (server, sys.executable, os.__file__, drkit_itself)
+        own = os.path.join(*drkit.__path__, "errors.py")
+        reach = (self.binaries.tool("postgres"), sys.executable, os.__file__, own)
         return process.drop_to(self.account, reach)
 
     def wait_until_primary(self, timeout: float = 60) -> None:

@@ -181,6 +181,16 @@ def test_links_that_were_planted_lead_nowhere(
     assert not (tmp_path / SECOND).exists()
 
 
+def test_an_error_that_nobody_foresaw_is_an_answer(place: Path, tmp_path: Path) -> None:
+    def fetch(name: str) -> bytes:
+        raise KeyError(name)
+
+    with WalFeed(str(place), current_account(), fetch, SIZE) as feed:
+        assert ask(place, FIRST, tmp_path / "x") == 255
+    assert feed.error is not None
+    assert f"{FIRST} can't be fetched: KeyError" in feed.error.message
+
+
 def test_a_closed_feed_waits_for_no_store(
     archive: Archive, place: Path, tmp_path: Path
 ) -> None:

@@ -167,8 +167,8 @@ class WalFeed:
             answer = _HERE
         except NotFound:
             answer = _ABSENT
-        except DrkitError as error:
-            self.error = self.error or error
+        except Exception as error:  # noqa: BLE001  without an answer recovery waits
+            self.error = self.error or _told(file.name, error)
             answer = _FAILED
         with contextlib.suppress(BlockingIOError):  # full of what nobody reads
             os.write(self._answers, f"{file.name} {answer}\n".encode())
@@ -243,3 +243,9 @@ class WalFeed:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._handed, dir_fd=self._directory)
         self._handed = ""
+
+
+def _told(name: str, error: Exception) -> DrkitError:
+    if isinstance(error, DrkitError):
+        return error
+    return DrkitError(f"WAL file {name} can't be fetched: {error!r}")

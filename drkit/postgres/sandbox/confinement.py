@@ -252,7 +252,7 @@ class Confined:
 
     def __init__(self, outer: subprocess.Popen[bytes], reports: int) -> None:
         self.outer = outer
-        self._reports = reports
+        self._reports: int | None = reports
         self._told = b""
         os.set_blocking(reports, False)
 
@@ -260,11 +260,12 @@ class Confined:
     def report(self) -> Report:
         """What was told up to now."""
         with contextlib.suppress(BlockingIOError):
-            while len(self._told) < _LONGEST_REPORT:
+            while self._reports is not None and len(self._told) < _LONGEST_REPORT:
                 more = os.read(self._reports, _LONGEST_REPORT)
-                if not more:
-                    break
                 self._told += more
+                if not more:  # the launcher has ended
+                    os.close(self._reports)
+                    self._reports = None
         found: dict[str, Any] = {}
         for line in self._told.split(b"\n")[:-1]:
             found |= json.loads(line)
