@@ -181,7 +181,8 @@ class VerificationSection(Section):
     directory: AbsolutePath | None = Field(
         None,
         description="Where scratch instances are made; by default "
-        "/var/tmp/drkit-<name of the policy>.",
+        "/var/tmp/drkit-<name of the policy>. Where root owns it, they run as a user "
+        "that nobody else has; else as its owner.",
         examples=["/srv/scratch/drkit-production"],
     )
     jobs: int = Field(
@@ -200,7 +201,8 @@ class VerificationSection(Section):
     )
     memory: Size = Field(
         _DEFAULTS.memory,
-        description="How much memory the scratch instance may take.",
+        description="How much memory each process of the scratch instance may take; "
+        "its buffers are a quarter of that.",
         examples=["1 GB"],
         json_schema_extra={"default": "1 GB"},
     )

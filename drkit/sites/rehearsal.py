@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from drkit.config.database_url import database_of
 from drkit.errors import PolicyError
 from drkit.operations.scratch.instance import ScratchOptions
 from drkit.operations.stage import Site
+from drkit.ownership import ROOT, owner_of
 from drkit.postgres.binaries import ServerBinaries
 from drkit.postgres.process import server_account
 from drkit.postgres.sandbox.confinement import own_account
@@ -76,13 +76,17 @@ def rehearsal_site(policy: Policy, secrets: wiring.Secrets) -> Site:
 def _account(directory: str) -> Account:
     """Return whom scratch instances run as: nobody else, where that is possible.
 
-    A directory that belongs to the server's user is that user's to work in.
+    What belongs to another user is that user's to change, so there the server runs as
+    it always does.
+
+    Raises:
+        PolicyError: others could put something else into the directory's place.
     """
-    server = server_account()
-    with contextlib.suppress(FileNotFoundError):
-        if os.stat(directory).st_uid == server.uid:
-            return server
-    return own_account(server)
+    server, there = server_account(), directory
+    while not os.path.isdir(there):
+        there = os.path.dirname(there)
+    owner = owner_of(there, raising=PolicyError)
+    return own_account(server) if owner in (None, ROOT) else server
 
 
 def _refuse_production(policy: Policy, directory: str) -> None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import tempfile
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from drkit import wiring
 from drkit.model.recovery import RecoveryTarget
 from drkit.operations.scratch.instance import scratch_instance
+from drkit.postgres.process import server_account
+from drkit.postgres.sandbox.confinement import own_account
 from drkit.sites.rehearsal import rehearsal_site
 from tests.operations.scene import backup
 from tests.operations.scratch_tools import CLOCK, fill, recover
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
     from drkit.operations.scratch.instance import Scratch
     from tests.operations.scene import Scene
@@ -62,15 +65,24 @@ def backed_up(scene: Scene, major: int) -> Protected:
     return protected
 
 
+def own_directory(scene: Scene) -> Path:
+    """Make a directory of the tester's: of root's, if root tests."""
+    made = Path(tempfile.mkdtemp(prefix="own-", dir=scene.factory.base))
+    made.chmod(0o755)
+    scene.directories.append(made)
+    return made
+
+
 @contextmanager
 def breached(
-    protected: Protected, directory: Path, environ: Mapping[str, str] | None = None
+    protected: Protected, scene: Scene, environ: Mapping[str, str] | None = None
 ) -> Iterator[Breached]:
     """Restore and recover as `drkit verify --depth restore` does."""
     site = rehearsal_site(protected.policy(), wiring.Secrets(environ or {}))
     major = protected.cluster.binaries.major
-    # as a policy's directory is that drkit makes itself
-    options = replace(site.scratch(major), directory=str(directory / "scratch"))
+    account = own_account(server_account())
+    directory = str(own_directory(scene) / "scratch")
+    options = replace(site.scratch(major), directory=directory, account=account)
     with scratch_instance(options, CLOCK) as scratch:
         fill(scratch, protected, RecoveryTarget())
         recover(scratch, protected)

@@ -34,7 +34,7 @@ def inside(protected: Protected, scene: Scene) -> Iterator[Breached]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in SECRETS.items():
             patch.setenv(name, value)
-        with breached(protected, scene.directory(), SECRETS) as found:
+        with breached(protected, scene, SECRETS) as found:
             yield found
 
 

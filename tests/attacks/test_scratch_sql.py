@@ -29,7 +29,7 @@ def protected(scene: Scene, request: pytest.FixtureRequest) -> Protected:
 
 @pytest.fixture(scope="module")
 def inside(protected: Protected, scene: Scene) -> Iterator[Breached]:
-    with breached(protected, scene.directory()) as found:
+    with breached(protected, scene) as found:
         yield found
 
 
@@ -153,8 +153,7 @@ def test_the_server_is_nobody_else(inside: Breached, protected: Protected) -> No
 
 
 def test_what_it_leaves_running_is_ended(protected: Protected, scene: Scene) -> None:
-    directory = scene.directory()
-    with breached(protected, directory) as inside:
+    with breached(protected, scene) as inside:
         loop = "trap : 1 2 3 15; cd /; while :; do :; done"
         assert inside.shell(f"({loop}) >/dev/null 2>&1 </dev/null &").code == 0
         owner = os.stat(inside.scratch.directory).st_uid

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from drkit.postgres.process import DEFAULT_ENVIRONMENT, run
-from tests.attacks.breached import backed_up
+from tests.attacks.breached import backed_up, own_directory
 from tests.attacks.lacking import __file__ as lacking_script
 from tests.pg import drkit_command
 from tests.protect import NAME
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def protected(scene: Scene, newest_version: int) -> Protected:
     made = backed_up(scene, newest_version)
-    directory = str(scene.directory() / "scratch")
+    directory = str(own_directory(scene) / "scratch")
     verification = {"directory": directory, "fingerprint": "off"}
     made.change_policy(lambda policy: policy.update(verification=verification))
     return made
@@ -81,3 +81,20 @@ def test_a_host_without_any_means_is_refused(protected: Protected) -> None:
     found = json.loads(done.stdout)["record"]
     assert "can't be run safely" in found["failure"]
     assert found["outcome"] == "failed"
+
+
+@only_root
+def test_another_users_directory_is_worked_in_as_that_user(
+    protected: Protected, scene: Scene
+) -> None:
+    """What somebody else can change is no place for root's own user."""
+    directory = scene.directory()
+    before = protected.policy_path.read_text()
+    verification = {"directory": str(directory / "scratch"), "fingerprint": "off"}
+    protected.change_policy(lambda policy: policy.update(verification=verification))
+    try:
+        found = record(protected, "")
+    finally:
+        protected.policy_path.write_text(before)
+    (told,) = about_the_host(found)
+    assert f"runs as {protected.account.name}" in told

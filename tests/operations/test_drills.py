@@ -217,7 +217,8 @@ def test_the_time_limit_ends_a_run_and_is_recorded(protected: Protected) -> None
     finally:
         protected.policy_path.write_text(before)
     assert record.outcome is Outcome.FAILED
-    assert re.search("time limit|did not recover within", record.failure)
+    told = " ".join([record.failure, *(one.detail for one in record.checks)])
+    assert re.search("time limit|did not recover within", told)
     assert record.cleanup is not None
     assert record.cleanup.proven
 

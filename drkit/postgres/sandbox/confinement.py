@@ -44,6 +44,7 @@ _TO_READ = (
     "/usr/share",
     "/var/cache/postgresql",  # Debian's dictionaries
 )
+_BARE = {"PATH": process.DEFAULT_PATH, "LC_ALL": "C"}
 _DEVICES = ("/dev/null", "/dev/urandom", "/dev/zero")
 _OF_A_SERVER = ("lib", "lib64", "share")
 _PROGRAMS = ("postgres", "psql", "pg_dump")
@@ -146,7 +147,7 @@ class Confinement:
         reports, told = os.pipe()
         try:
             started = process.spawn(
-                self._command(argv, told), output=output, keep=(told,)
+                self._command(argv, told), env=_BARE, output=output, keep=(told,)
             )
         except BaseException:
             os.close(reports)
@@ -167,7 +168,9 @@ class Confinement:
             DrkitError: as `process.run`.
         """
         command = self._command(argv, None)
-        return process.run(command, timeout=timeout, raising=raising, name=argv[0])
+        return process.run(
+            command, env=_BARE, timeout=timeout, raising=raising, name=argv[0]
+        )
 
     def lacking(self, report: Report) -> list[str]:
         """Say what this kernel can't do, or this user may not, a sentence each."""
@@ -319,7 +322,7 @@ def _environment(directory: str) -> dict[str, str]:
     inside, since the linker asks `/proc` for that place.
     """
     places = ":".join(_programs(directory))
-    return process.DEFAULT_ENVIRONMENT | ({"LD_LIBRARY_PATH": places} if places else {})
+    return _BARE | ({"LD_LIBRARY_PATH": places} if places else {})
 
 
 @lru_cache(maxsize=16)
@@ -337,7 +340,7 @@ def _programs(directory: str) -> tuple[str, ...]:
 
 def _libraries(program: str) -> list[str]:
     """Ask the dynamic linker where it finds a program's libraries, as `ldd` does."""
-    environment = process.DEFAULT_ENVIRONMENT | {"LD_TRACE_LOADED_OBJECTS": "1"}
+    environment = _BARE | {"LD_TRACE_LOADED_OBJECTS": "1"}
     if not os.path.exists(program):
         return []
     done = process.run([program, "--version"], env=environment, raising=None)
