@@ -13,6 +13,7 @@ from drkit.errors import (
     NotFound,
     ObjectExists,
     ObjectNotFound,
+    PolicyError,
     TooLong,
     WalRefused,
 )
@@ -86,10 +87,17 @@ class WalArchive:
 
         Raises:
             WalRefused: another content is archived under that name.
+            PolicyError: it must be signed, and there is no key for that.
         """
+        signer, signature = self._signing.signer, None
+        if signer is None and self._signing.trust().trusted:
+            raise PolicyError(
+                f"{file.name} would be archived unsigned, and readers would refuse it: "
+                "the policy pins keys.trusted_wal, and has no keys.wal_signing",
+                hint="refer to the signing key of WAL there, where drkit archives",
+            )
         name = self._layout.wal_file(self._system, file)
         dek = self._keyring.for_wal_day(now.strftime("%Y%m%d"))
-        signer, signature = self._signing.signer, None
         if signer is not None:
             signature = sign_wal(signer(), self._lineage, name, content)
         sealed = seal(Sealing(dek, self._lineage, name), content, level, signature)

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from drkit.crypto.signing import Signer, format_public
-from drkit.errors import Corrupt, NotFound, WalRefused
+from drkit.errors import Corrupt, NotFound, PolicyError, WalRefused
 from drkit.model.log_wal import WalSigners
 from drkit.model.wal import WalFileName
 from drkit.repository.wal_signature import WalSigning, WalTrust
@@ -189,3 +189,18 @@ def test_a_key_that_is_not_pinned_is_named() -> None:
     with pytest.raises(Corrupt, match="not signed by a key of WAL") as caught:
         world.repository().wal.get(SEGMENT)
     assert format_public(other.wal_signer.public) in (caught.value.hint or "")
+
+
+def test_nothing_is_archived_unsigned_that_readers_would_refuse() -> None:
+    """The policy pins whose WAL counts, and the key that signs it is forgotten."""
+    world = World()
+    pins = WalTrust(frozenset({world.keys.wal_signer.public}))
+    repository = world.repository()
+    archive = type(repository.wal)(
+        *(world.storage, repository.layout, repository.lineage, repository.keyring),
+        SYSTEM,
+        signing=WalSigning(None, lambda: pins),
+    )
+    with pytest.raises(PolicyError, match=f"{SEGMENT.name} would be archived unsigned"):
+        archive.push(SEGMENT, b"content", world.clock.now())
+    assert not archive.has(SEGMENT)
