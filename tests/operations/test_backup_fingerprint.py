@@ -318,6 +318,7 @@ def test_what_an_abandoned_attempt_stored_is_swept(
 def test_a_standby_gives_a_sample_of_an_lsn(newest_version: int, scene: Scene) -> None:
     pair = make_pair(scene, newest_version, **TIMED)
     fill(pair.primary)
+    pair.primary.rows("ALTER SCHEMA shop OWNER TO postgres")  # or it is left out
     pair.catch_up()
     here = site(pair.protected, fingerprint=Mode.EXACT)
     stop = threading.Event()

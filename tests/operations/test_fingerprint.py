@@ -10,7 +10,7 @@ import pytest
 
 from drkit.errors import PostgresRefused
 from drkit.model.evidence import CheckState
-from drkit.model.fingerprint import Mode
+from drkit.model.fingerprint import Content, Mode
 from drkit.model.fingerprint_json import dump, load
 from drkit.operations.fingerprints.taking import (
     Limits,
@@ -295,3 +295,22 @@ def _standby_of(cluster: Cluster) -> Cluster:
     Path(cluster.data_directory, "standby.signal").touch()
     cluster.start()
     return cluster
+
+
+def test_digests_are_of_rows_as_a_cast_writes_them(
+    pg_version: int, make_cluster: MakeCluster
+) -> None:
+    """So fingerprints that were taken by casts compare."""
+    cluster = make_cluster(pg_version, {"max_locks_per_transaction": "128"})
+    fill(cluster)
+    exact = taken(cluster, Mode.EXACT).databases[0].tables
+    for name in (ORDERS, 'shop."odd ""näme""\n        of two lines"', "public.nothing"):
+        with cluster.connect() as session:
+            session.execute("SET TimeZone = 'UTC'; SET extra_float_digits = 1")
+            rows, *sums = session.execute(
+                'SELECT count(*), sum(hashtextextended(t::text COLLATE "C", 0)),'
+                ' sum(hashtextextended(t::text COLLATE "C", 6148914691236517205))'
+                f" FROM (SELECT * FROM ONLY {name}) AS t"
+            ).fetchall()[0]
+        wanted = "".join(f"{int(one) % (1 << 64):016x}" for one in sums)
+        assert exact[name] == Content(rows, wanted)
