@@ -25,6 +25,9 @@ from tests.protect import SETTINGS, Protected, protect
 settings.register_profile("drkit", deadline=None)
 settings.load_profile("drkit")
 
+# Some systems let a user's own group write; policies and keys would be refused then.
+os.umask(0o022)
+
 MakeCluster = Callable[..., Cluster]
 
 
