@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from drkit.crypto.timestamp import MAX_REPLY, QUERY_TYPE, query, stamped_at
 from drkit.errors import Corrupt, DrkitError, ObjectNotFound, StorageError
+from drkit.repository import limits
 from drkit.repository.evidence import read_record
 from drkit.repository.objects import Sealing, seal, unseal
 
@@ -53,7 +54,7 @@ def stored_timestamp(repository: Repository, sequence: int) -> bytes | None:
     name = repository.layout.timestamp(sequence)
     find = repository.keyring.finder("catalog")
     try:
-        data = repository.storage.get(name)
+        data = repository.storage.get(name, limit=limits.sealed(MAX_REPLY))
     except ObjectNotFound:
         return None
     return unseal(find, repository.lineage, name, "catalog", data, MAX_REPLY)
