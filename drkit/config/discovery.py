@@ -44,16 +44,17 @@ def policy_dirs(option: str | None, environ: Mapping[str, str]) -> list[str]:
                     hint="name the directory that holds the policy files",
                 )
             return [directory]
-    local = [] if why_not_here() else [os.path.abspath(_LOCAL)]
-    usual = (*local, SYSTEM_DIRECTORY)
-    return [directory for directory in usual if os.path.isdir(directory)]
+    usual = [SYSTEM_DIRECTORY] if os.path.isdir(SYSTEM_DIRECTORY) else []
+    if os.path.isdir(_LOCAL) and not why_not_here():
+        return [os.path.abspath(_LOCAL), *usual]
+    return usual
 
 
 def why_not_here() -> str:
     """Say why `./policies` is passed over; nothing if it is not there, or is not."""
-    here = os.path.abspath(_LOCAL)
-    if not os.path.isdir(here):
+    if not os.path.isdir(_LOCAL):
         return ""
+    here = os.path.abspath(_LOCAL)
     name = "--policy-dir names it where it is meant"
     if os.geteuid() == ROOT:
         return f"; {here} is not searched for root, {name}"

@@ -284,3 +284,16 @@ def test_a_directory_of_one_s_own_that_a_group_can_write(
     done = run_drkit("info", "alpha", cwd=here, account=postgres_user)
     assert done.returncode == NotFound.exit_code
     assert told in done.stderr.decode()
+
+
+def test_a_working_directory_that_is_gone(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    back = Path.cwd()
+    os.chdir(gone)
+    gone.rmdir()
+    try:
+        with pytest.raises(NotFound):
+            find_policy("alpha", policy_dirs(None, {}), {})
+    finally:
+        os.chdir(back)
