@@ -83,8 +83,20 @@ def owner_of(directory: str, *, raising: type[DrkitError] = DrkitError) -> Owner
         return owner
 
 
+def only_root_leads_to(path: str) -> bool:
+    """Say whether root alone decides what is at a path, be it there or not."""
+    with _way_to(path) as way:
+        return way.only_root
+
+
 def reach_directory(
-    directory: str, owner: Owner | None, mode: int, above: int = 0o755
+    directory: str,
+    owner: Owner | None,
+    mode: int,
+    above: int = 0o755,
+    *,
+    give_away: bool = True,
+    raising: type[DrkitError] = DrkitError,
 ) -> int:
     """Open a directory, made if need be with what lies above it; return its descriptor.
 
@@ -95,18 +107,25 @@ def reach_directory(
         directory: absolute.
         owner: whom root makes it for; None makes it as who this is.
         mode, above: of what is made: the directory, and what lies above it.
+        give_away: whether the owner gets what root makes in a directory of its own.
 
     Raises:
-        DrkitError: somebody else could put another directory into its place.
+        DrkitError: as `raising`; somebody else could put another directory into its
+            place.
         OSError: it can't be made or opened.
     """
     if os.geteuid() != 0:
         owner = None
     with _way_to(directory) as way:
         if owner is not None:
-            way.refuse_others(owner, DrkitError)
-        with acting_as(ROOT if way.only_root else owner):
-            return _make_missing(way, owner, mode, above)
+            way.refuse_others(owner, raising)
+        with acting_as(owner if way.theirs else ROOT):
+            opened = _make_missing(way, mode, above)
+        if owner is not None and way.by_link:
+            way.refuse_planted(opened, owner, raising)
+        if way.missing and way.only_root and owner is not None and give_away:
+            os.fchown(opened, *owner)
+        return opened
 
 
 def give(descriptor: int, directory: str, owner: Owner | None) -> None:
@@ -171,6 +190,11 @@ class _Way:
         replaceable = any(one.open_to_others(ROOT) for one in self._above())
         return not replaceable and not any(one.uid for one in self._passed)
 
+    @property
+    def theirs(self) -> bool:
+        """Whether another than root decides what is made there, or what is there."""
+        return self.by_link or bool(self.missing and not self.only_root)
+
     def owner(self) -> Owner:
         """Return whose the last directory is, or the one around it if it is root's."""
         last = self._passed[-1]
@@ -194,6 +218,20 @@ class _Way:
                 mode = stat.S_IMODE(one.mode)
                 why = f"others can write to {one.path} (mode {mode:04o})"
                 raise self._refused(why, raising)
+
+    def refuse_planted(
+        self, opened: int, owner: Owner, raising: type[DrkitError]
+    ) -> None:
+        """Close a directory that is not the owner's, and raise.
+
+        Raises:
+            DrkitError: as `raising`.
+        """
+        found = os.fstat(opened)
+        if found.st_uid != owner.uid:
+            os.close(opened)
+            why = f"a link that root did not make leads to {user_name(found.st_uid)}'s"
+            raise self._refused(why, raising)
 
     def _above(self) -> list[_Passed]:
         """Return what the path's last part, or what is missing, stands in."""
@@ -266,7 +304,7 @@ def _way_to(path: str) -> Iterator[_Way]:
         os.close(way.descriptor)
 
 
-def _make_missing(way: _Way, owner: Owner | None, mode: int, above: int) -> int:
+def _make_missing(way: _Way, mode: int, above: int) -> int:
     """Make what is missing on a way, as who this is now; open the last directory."""
     opened = os.open(os.curdir, _OPEN, dir_fd=way.descriptor)
     for number, name in enumerate(way.missing, 1):
@@ -276,8 +314,6 @@ def _make_missing(way: _Way, owner: Owner | None, mode: int, above: int) -> int:
             opened = _make(parent, name, mode if last else above)
         finally:
             os.close(parent)
-        if last and owner is not None and way.only_root:
-            os.fchown(opened, *owner)
     return opened
 
 

@@ -180,9 +180,9 @@ class VerificationSection(Section):
 
     directory: AbsolutePath | None = Field(
         None,
-        description="Where scratch instances are made; by default "
-        "/var/tmp/drkit-<name of the policy>. Where root owns it, they run as a user "
-        "that nobody else has; else as its owner.",
+        description="Where scratch instances are made, each in a private directory; by "
+        "default /var/tmp. Where root owns it, they run as a user that nobody else "
+        "has; else as its owner.",
         examples=["/srv/scratch/drkit-production"],
     )
     jobs: int = Field(

@@ -111,7 +111,7 @@ class VerificationRules:
     """How a policy wants its backups verified.
 
     Attributes:
-        directory: where scratch instances are made; None: /var/tmp/drkit-<policy>.
+        directory: where scratch instances are made; None: /var/tmp.
         jobs: threads and processes at a time.
         time_limit: of a whole verification.
         memory: that the scratch instance may take; bytes.

@@ -38,7 +38,7 @@ def rehearsal_site(policy: Policy, secrets: wiring.Secrets) -> Site:
     compiled = compile_policy(policy)
     repository = wiring.open_repository(policy, secrets)
     rules = policy.verification
-    directory = rules.directory or os.path.join(_SCRATCH, f"drkit-{policy.name}")
+    directory = rules.directory or _SCRATCH
     database = database_of(policy.cluster.url)
     _refuse_production(policy, directory)
 

@@ -18,15 +18,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from drkit.errors import DrkitError, SourceUnreadable
+from drkit.errors import DrkitError, SourceUnreadable, StorageError
 from drkit.model.frames import FilePages
 from drkit.model.owner import Owner
 from drkit.model.page import PAGE
 from drkit.model.recovery import RecoveryTarget
 from drkit.operations.framers.serving import Framer
 from drkit.operations.restore import RestoreRequest, execute_restore, plan_restore
+from drkit.operations.scratch.places import make_place, sweep_left_overs
 from drkit.ownership import acting_as, owner_of
 from drkit.postgres.target_checks import MARKER
+from drkit.sites.rehearsal import rehearsal_site
+from drkit.wiring import Secrets, SystemClock
 from tests.operations.backup_tools import Listener, site
 from tests.operations.scene import restore
 from tests.pg import copy_tree, give_to
@@ -415,6 +418,55 @@ def test_a_tablespace_s_place_that_is_a_planted_link(
         assert done.returncode != 0, done.stdout
     assert {each.name for each in vault.iterdir()} == {"secret", "empty"}
     assert (vault / "empty").stat().st_uid == 0
+
+
+# -- the place of scratch instances
+
+
+def test_a_place_for_scratch_instances_that_a_planted_link_leads_to(
+    home: Path, vault: Path, postgres_user: Account
+) -> None:
+    (home / "link").symlink_to(vault)
+    for place in (home / "link", home / "link/new"):
+        with pytest.raises(DrkitError):
+            make_place(str(place), postgres_user, SystemClock())
+    assert [each.name for each in vault.iterdir()] == ["secret"]
+
+
+def test_a_private_directory_that_is_exchanged_for_a_link(
+    home: Path, vault: Path, postgres_user: Account
+) -> None:
+    """Where its parent is the server's user's, root removes as that user could."""
+    place = make_place(str(home), postgres_user, SystemClock())
+    directory = Path(place.directory)
+    assert directory.stat().st_uid == postgres_user.uid
+    directory.rename(home / "gone")
+    directory.symlink_to(vault)
+    assert not place.remove().proven
+    assert (vault / "secret").read_bytes() == SECRET
+    with pytest.raises(StorageError):
+        sweep_left_overs(str(home))
+    assert (vault / "secret").read_bytes() == SECRET
+
+
+def test_a_run_of_root_s_leaves_the_place_to_others(
+    session_directory: str, postgres_user: Account
+) -> None:
+    parent = Path(tempfile.mkdtemp(dir=session_directory)) / "scratch"
+    parent.parent.chmod(0o755)
+    assert make_place(str(parent), postgres_user, SystemClock()).remove().proven
+    assert stat.S_IMODE(parent.stat().st_mode) == 0o1777
+    with acting_as(Owner(postgres_user.uid, postgres_user.gid)):
+        (parent / "theirs").mkdir()
+
+
+def test_no_name_for_scratch_instances_is_to_be_guessed(protected: Protected) -> None:
+    options = rehearsal_site(protected.policy(), Secrets({})).scratch(
+        protected.cluster.binaries.major
+    )
+    assert options.directory == "/var/tmp"
+    place = make_place(options.directory, options.account, SystemClock())
+    assert place.remove().proven
 
 
 def backup_once(protected: Protected) -> None:

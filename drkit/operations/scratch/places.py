@@ -1,8 +1,11 @@
 """Private directories of runs, and what is left of runs that are dead.
 
-A run that makes `scratch-X` holds a lock on `scratch-X.json` beside it, which the
-kernel lets go when the run ends, however it ends. The file is there before the
-directory and is removed after it, so nothing is ever left without its mark.
+A run that makes `drkit-scratch-X` holds a lock on `drkit-scratch-X.json` beside it,
+which the kernel lets go when the run ends, however it ends. The file is there before
+the directory and is removed after it, so nothing is ever left without its mark.
+
+Names are random, and what is there is never used: a place that everybody can write to,
+as /var/tmp, does as well.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from drkit.errors import DrkitError, StorageError
 from drkit.model.evidence import Cleanup
+from drkit.model.owner import Owner
+from drkit.ownership import reach_directory
 from drkit.postgres import process, removing
 from drkit.postgres.running import processes_below, server_processes_below
 from drkit.rights import run_as_owner, user_name
@@ -32,8 +37,9 @@ if TYPE_CHECKING:
     from drkit.postgres.process import Account
     from drkit.protocols import Clock
 
-_NAME = re.compile(r"scratch-[0-9a-f]{8}")
+_NAME = re.compile(r"(?:drkit-)?scratch-[0-9a-f]{8}")
 _MARK = ".json"
+_LIKE_TMP = 0o1777
 _NOTHING_LEFT = "no file, server process or mount of it is left"
 _PATIENCE = 5.0  # seconds for a server to end by itself
 _POLL = 0.02
@@ -98,17 +104,19 @@ def make_place(parent: str, account: Account, clock: Clock) -> ScratchPlace:
         StorageError: it can't be made, or `account` can't get there.
     """
     try:
-        _make_parent(parent, account)
-        directory = os.path.join(parent, f"scratch-{secrets.token_hex(4)}")
-        descriptor = _new_mark(directory + _MARK, clock)
-        os.mkdir(directory, 0o700)
-        if account.uid != os.geteuid():
-            os.chown(directory, account.uid, account.gid)
+        opened = _open_parent(parent, account)
+        try:
+            name = f"drkit-scratch-{secrets.token_hex(4)}"
+            descriptor = _new_mark(name + _MARK, opened, clock)
+            _make_private(name, opened, account)
+        finally:
+            os.close(opened)
     except OSError as error:
         raise StorageError(
             f"can't make a scratch directory in {parent}: {error.strerror}",
             hint=run_as_owner(parent) if isinstance(error, PermissionError) else None,
         ) from error
+    directory = os.path.join(parent, name)
     place = ScratchPlace(directory, descriptor)
     if not _can_enter(account, directory):
         place.remove()
@@ -161,6 +169,8 @@ def end_servers(directory: str) -> None:
     that they have started are waited for as well, but not killed: a process of another
     kind may be somebody's shell.
     """
+    if os.path.islink(directory):
+        raise StorageError(f"{directory} has become a link, which nobody follows")
     for asked in (signal.SIGQUIT, signal.SIGKILL):
         for pid in server_processes_below(directory):
             with contextlib.suppress(ProcessLookupError):
@@ -190,31 +200,63 @@ def remove_tree(directory: str) -> None:
             time.sleep(_POLL)
 
 
-def _make_parent(parent: str, account: Account) -> None:
-    """Make the directory above; another user's server must be able to pass."""
-    made = not os.path.isdir(parent)
-    os.makedirs(parent, 0o700, exist_ok=True)
-    status = os.stat(parent)
-    shared = status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX
-    if shared or status.st_uid not in {0, os.geteuid(), account.uid}:
-        raise StorageError(
-            f"{parent} belongs to {user_name(status.st_uid)} with mode "
-            f"{stat.S_IMODE(status.st_mode):04o}: others could exchange what is in it",
-            hint="choose a scratch directory that only you, root or the server's user "
-            "can write to",
-        )
-    if made and account.uid != os.geteuid():
-        os.chmod(parent, 0o711)  # noqa: S103  it holds closed directories only
+def _open_parent(parent: str, account: Account) -> int:
+    """Open the directory above, made if need be so that the server's user can pass.
 
+    What root makes is like /tmp, so that others can use it as well: a run of root's
+    must not keep theirs from coming. What is made in it is made by this descriptor:
+    where it is the server's user's, that user could put a link into its place.
 
-def _new_mark(path: str, clock: Clock) -> int:
-    descriptor = os.open(
-        path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+    Raises:
+        StorageError: others could exchange what is in it, or where it is.
+    """
+    made, me = not os.path.isdir(parent), os.geteuid()
+    mode = 0o700 if account.uid == me else 0o711
+    theirs = Owner(account.uid, account.gid)
+    opened = reach_directory(
+        parent, theirs, mode, mode, give_away=False, raising=StorageError
     )
+    try:
+        status = os.fstat(opened)
+        shared = status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX
+        if shared or status.st_uid not in {0, me, account.uid}:
+            raise StorageError(
+                f"{parent} belongs to {user_name(status.st_uid)} with mode "
+                f"{stat.S_IMODE(status.st_mode):04o}: others could exchange what is in "
+                "it",
+                hint="choose a scratch directory that only you, root or the server's "
+                "user can write to",
+            )
+        if made and status.st_uid == me == 0:
+            os.fchmod(opened, _LIKE_TMP)
+    except BaseException:
+        os.close(opened)
+        raise
+    return opened
+
+
+def _new_mark(name: str, parent: int, clock: Clock) -> int:
+    flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(name, flags, 0o600, dir_fd=parent)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     mark = {"host": _host(), "pid": os.getpid(), "since": clock.now().isoformat()}
     os.write(descriptor, json.dumps(mark).encode())
     return descriptor
+
+
+def _make_private(name: str, parent: int, account: Account) -> None:
+    """Make a new directory, and give it to the server's user."""
+    os.mkdir(name, 0o700, dir_fd=parent)
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(name, flags, dir_fd=parent)
+    try:
+        me = os.geteuid()
+        if me == 0 and os.fstat(descriptor).st_uid != me:
+            raise StorageError(f"another directory took the place of {name}")
+        if account.uid != me:
+            os.fchown(descriptor, account.uid, account.gid)
+    finally:
+        os.close(descriptor)
 
 
 def _can_enter(account: Account, directory: str) -> bool:
