@@ -11,6 +11,7 @@ from drkit.model.reach import Reach, reach
 from drkit.model.recovery import RecoveryTarget, TargetKind
 from drkit.model.timeline import TimelineHistory
 from drkit.model.wal import Segment, WalFileKind, WalFileName, parse_segment
+from drkit.operations.archived import archived_histories, archived_wal
 from drkit.operations.reachable import reachable, restore_points
 from drkit.postgres.walrecords import EventKind, begins_inside_record, scan_segment
 
@@ -91,7 +92,9 @@ class ArchivedWal:
 
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
-        self._names = [stored.file for stored in repository.wal.list()]
+        archived, histories = archived_wal(repository), archived_histories(repository)
+        self._names = [stored.file for stored in archived.files]
+        self._void = [*archived.void, *histories.void]
         self._histories = dict(self._read_histories())
         self._searched: set[Segment] = set()
         self._points: dict[Lsn, WalEvent] = {}  # restore points that were met
@@ -170,13 +173,18 @@ class ArchivedWal:
                 hint=f"from it these can be reached: {_listed(leading)}",
             )
         newest = max(set(leading) & (self._archived | {backup.timeline}))
+        notes = [
+            f"{name} was never archived, or its header is damaged: recovery ends in "
+            "front of it"
+            for name in self._void
+        ]
         if len(leading) == 1:
-            return leading[newest], []
+            return leading[newest], notes
         note = (
             f"following timeline {newest}, the newest of {_listed(leading)} with WAL "
             "of its own; another one: --target-timeline"
         )
-        return leading[newest], [note]
+        return leading[newest], [*notes, note]
 
     def _must_hold(self, choice: Choice, target: RecoveryTarget) -> None:
         """A name or a transaction is searched for: its place decides the backup."""
@@ -290,7 +298,7 @@ class ArchivedWal:
         }
 
     def _read_histories(self) -> Iterator[tuple[int, TimelineHistory]]:
-        for stored in self._repository.wal.histories():
+        for stored in archived_histories(self._repository).files:
             text = self._repository.wal.get(stored.file).decode(errors="replace")
             timeline = stored.file.timeline
             try:

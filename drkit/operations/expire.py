@@ -324,7 +324,7 @@ def _delete_wal(repository: Repository, plan: ExpirePlan, done: Expired) -> None
         plan.wal,
         lambda: needs_of(repository, plan.retention, plan.histories, plan.time),
     )
-    sizes = {repository.wal.name(one.file): one.size for one in going}
+    sizes = {repository.wal.name(one.file, one.number): one.size for one in going}
     retained = delete_all(repository.storage, list(sizes))
     done.wal_retained = len(retained)
     done.wal_files = len(sizes) - len(retained)

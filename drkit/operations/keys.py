@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from drkit.crypto.keys import PURPOSES
 from drkit.crypto.signing import format_public
-from drkit.errors import DrkitError, KeyUnavailable
+from drkit.errors import Corrupt, DrkitError, KeyUnavailable
 from drkit.model.finding import Finding, failed, ok, skipped, warning
 from drkit.model.log import AttemptState
 from drkit.operations.alarms import log_alarms
@@ -213,6 +213,8 @@ def _wal_days(repository: Repository, problems: list[str]) -> Iterator[tuple[str
     for info in repository.storage.list(repository.layout.wal_day("")):
         try:
             key_id = repository.keyring.wal_day_key(info.name)
+        except Corrupt:
+            continue  # it names no key: anybody may have put it there
         except DrkitError as error:
             problems.append(str(error))
         else:

@@ -10,6 +10,7 @@ from drkit.errors import RepositoryMissing
 from drkit.model.log_wal import unsigned_note
 from drkit.model.reach import Gap, gaps
 from drkit.model.wal import Segment, WalFileKind, parse_segment
+from drkit.operations.archived import archived_histories, archived_wal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,7 +81,8 @@ def wal_status(repository: Repository) -> WalStatus:
     sizes: dict[int, dict[Segment, int]] = defaultdict(dict)
     other = {str(kind): 0 for kind in WalFileKind if kind is not WalFileKind.SEGMENT}
     total = 0
-    for stored in (*repository.wal.list(), *repository.wal.histories()):
+    wal, histories = archived_wal(repository), archived_histories(repository)
+    for stored in (*wal.files, *histories.files):
         total += stored.size
         if stored.file.kind is WalFileKind.SEGMENT:
             segment = parse_segment(stored.file.name, size)

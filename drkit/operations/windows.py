@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from drkit.model.reach import reach
 from drkit.model.recovery import RecoveryTarget
 from drkit.model.wal import Segment, WalFileName
+from drkit.operations.archived import archived_histories
 from drkit.operations.choice import ArchivedWal
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def needed_wal(
         Corrupt: the history of a timeline is damaged.
     """
     wal = _Wal(repository, frozenset())
-    files = {stored.file for stored in repository.wal.histories()}
+    files = {stored.file for stored in archived_histories(repository).files}
     for backup in backups:
         history, _ = wal.archive.branch(backup, RecoveryTarget())
         size = backup.wal_segment_size

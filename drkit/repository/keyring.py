@@ -214,20 +214,27 @@ class Keyring:
             "that this repository was written with",
         )
 
-    def _pointed_at(self, pointer: str) -> Dek | None:
-        """Return the DEK that a day's pointer names; None if it names none.
+    def find(self, purpose: str, key_id: bytes) -> Dek | None:
+        """Return the DEK of that id; None if no writer of this repository made it.
 
         Raises:
-            KeyUnavailable: the policy's key for WAL is none of this repository's.
+            KeyUnavailable: the policy's key is none of this repository's.
         """
         try:
-            return self.get("wal", self.wal_day_key(pointer))
+            return self.get(purpose, key_id)
         except (Corrupt, KeyLost):
             return None
         except KeyUnavailable:
-            if any(self._opens(one) for one in self._all("wal")):
+            if any(self._opens(one) for one in self._all(purpose)):
                 return None  # it is this one that somebody made up
             raise
+
+    def _pointed_at(self, pointer: str) -> Dek | None:
+        """Return the DEK that a day's pointer names; None if it names none."""
+        try:
+            return self.find("wal", self.wal_day_key(pointer))
+        except Corrupt:
+            return None
 
     def _all(self, purpose: str) -> Iterator[StoredKey]:
         """Yield the wrapped DEKs that are listed and well made."""

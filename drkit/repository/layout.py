@@ -85,12 +85,15 @@ class Layout(NamedTuple):
         """Return the prefix of one system identifier's timeline histories."""
         return f"{self.wal(system_identifier)}history/"
 
-    def wal_file(self, system_identifier: str, file: WalFileName) -> str:
-        """Name a WAL file."""
+    def wal_file(
+        self, system_identifier: str, file: WalFileName, number: int = 0
+    ) -> str:
+        """Name a WAL file, or its place behind what is not that file."""
+        name = file.name + (f"-{number}" if number else "")
         if file.kind is WalFileKind.HISTORY:
-            return f"{self.wal_history(system_identifier)}{file.name}"
+            return f"{self.wal_history(system_identifier)}{name}"
         timeline, high = int(file.name[:8], 16), int(file.name[8:16], 16)
-        return f"{self.wal_group(system_identifier, timeline, high)}{file.name}"
+        return f"{self.wal_group(system_identifier, timeline, high)}{name}"
 
     def wal_group(self, system_identifier: str, timeline: int, high: int) -> str:
         """Return the prefix of a timeline's WAL that shares the LSNs' high half."""

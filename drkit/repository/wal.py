@@ -5,11 +5,14 @@ On the path of `wal push`: imports no more than that needs.
 
 from __future__ import annotations
 
+import itertools
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from drkit.crypto.sealing import HEADER_BYTES, Opener
 from drkit.errors import (
     Corrupt,
+    KeyUnavailable,
     NotFound,
     ObjectExists,
     ObjectNotFound,
@@ -26,15 +29,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
 
+    from drkit.crypto.keys import Dek
     from drkit.protocols import Buffer, Storage
     from drkit.repository.keyring import Keyring
     from drkit.repository.layout import Layout
     from drkit.repository.wal_signature import WalSignature, WalTrust
 
-
+T = TypeVar("T")
 _PLACE = re.compile(
-    r"([0-9A-F]{8})/([0-9A-F]{8})/(\1\2[0-9A-F]{8}(\.partial|\.[0-9A-F]{8}\.backup)?)\Z"
+    r"([0-9A-F]{8})/([0-9A-F]{8})/(\1\2[0-9A-F]{8}(\.partial|\.[0-9A-F]{8}\.backup)?)"
+    r"(?:-([1-9][0-9]*))?\Z"
 )
+_HISTORY = re.compile(r"([0-9A-F]{8}\.history)(?:-([1-9][0-9]*))?\Z")
 _KINDS = {
     None: WalFileKind.SEGMENT,
     ".partial": WalFileKind.PARTIAL,
@@ -46,10 +52,16 @@ _UNSIGNED = WalSigning()
 
 
 class StoredWal(NamedTuple):
-    """A WAL file as a listing shows it; `size` is what it takes in the repository."""
+    """A WAL file as a listing shows it.
+
+    Attributes:
+        size: what it takes in the repository.
+        number: which of the file's names it lies at; 0 for its own.
+    """
 
     file: WalFileName
     size: int
+    number: int = 0
 
 
 class WalArchive:
@@ -85,6 +97,8 @@ class WalArchive:
     ) -> bool:
         """Archive a WAL file; return False if the same content was there already.
 
+        Where what lies at its name can't be opened, it takes the next name.
+
         Raises:
             WalRefused: another content is archived under that name.
             PolicyError: it must be signed, and there is no key for that.
@@ -96,34 +110,58 @@ class WalArchive:
                 "the policy pins keys.trusted_wal, and has no keys.wal_signing",
                 hint="refer to the signing key of WAL there, where drkit archives",
             )
-        name = self._layout.wal_file(self._system, file)
         dek = self._keyring.for_wal_day(now.strftime("%Y%m%d"))
-        if signer is not None:
-            signature = sign_wal(signer(), self._lineage, name, content)
-        sealed = seal(Sealing(dek, self._lineage, name), content, level, signature)
-        try:
-            self._storage.put(name, sealed)
-        except ObjectExists:
-            self._compare(file, content)
-            return False
-        return True
+        for number in itertools.count():
+            name = self.name(file, number)
+            if signer is not None:
+                signature = sign_wal(signer(), self._lineage, name, content)
+            sealed = seal(Sealing(dek, self._lineage, name), content, level, signature)
+            try:
+                self._storage.put(name, sealed)
+            except ObjectExists:
+                if self._holds(file, number, content):
+                    return False
+            else:
+                return True
+        raise AssertionError("there is always another name")
 
     def get(self, file: WalFileName) -> bytes:
-        """Return a WAL file's content.
+        """Return a WAL file's content, from the first of its names that holds it.
 
         Raises:
             NotFound: the store answered that it is not archived.
             TooLong: it is longer than a file of its kind.
             Corrupt: it is damaged, or nobody who is trusted has signed it.
+            KeyUnavailable: its key is not here.
         """
         return self._get(file, self._most(file))
 
     def _get(self, file: WalFileName, most: int) -> bytes:
-        name = self._layout.wal_file(self._system, file)
-        try:
-            data = self._storage.get(name, limit=limits.sealed(most))
-        except ObjectNotFound:
-            raise _not_archived(file) from None
+        return self._first(file, lambda name: self._open(file, name, most))
+
+    def _first(self, file: WalFileName, read: Callable[[str], T]) -> T:
+        """Read from the first of a file's names at which something opens.
+
+        Raises:
+            NotFound: there is nothing, or what no writer sealed and none follows.
+            Corrupt, KeyUnavailable: what lies at its names can't be opened.
+        """
+        failure: Corrupt | KeyUnavailable | None = None
+        for number in itertools.count():
+            try:
+                return read(self.name(file, number))
+            except ObjectNotFound:
+                if number:  # at its own, something may have been deleted
+                    break
+            except (Corrupt, KeyUnavailable) as error:
+                failure = failure or error
+        if failure is None or self._is_end(file):
+            why = "" if failure is None else f": {failure.message}, and no WAL follows"
+            raise NotFound(f"WAL file {file.name} is not archived{why}")
+        raise failure
+
+    def _open(self, file: WalFileName, name: str, most: int) -> bytes:
+        data = self._storage.get(name, limit=limits.sealed(most))
         find = self._keyring.finder("wal")
         content, frame = unseal_signed(find, self._lineage, name, "wal", data, most)
         signature = self._verified(file, name, frame)
@@ -150,29 +188,77 @@ class WalArchive:
             NotFound: the store answered that it is not archived.
             Corrupt: it is damaged, or nobody who is trusted has signed it.
         """
-        name = self._layout.wal_file(self._system, file)
-        find = self._keyring.finder("wal")
-        try:
-            frame = unseal_signature(find, self._lineage, name, "wal", self._storage)
-        except ObjectNotFound:
-            raise _not_archived(file) from None
-        return self._verified(file, name, frame)
+        find, storage = self._keyring.finder("wal"), self._storage
+
+        def read(name: str) -> WalSignature | None:
+            frame = unseal_signature(find, self._lineage, name, "wal", storage)
+            return self._verified(file, name, frame)
+
+        return self._first(file, read)
 
     def trust(self) -> WalTrust:
         """Return whose signatures count, and from where on there must be one."""
         return self._signing.trust()
 
     def has(self, file: WalFileName) -> bool:
-        """Say whether a file of that name is archived."""
+        """Say whether a file of that name is archived, sound or damaged."""
         try:
-            self._storage.size(self._layout.wal_file(self._system, file))
-        except ObjectNotFound:
-            return False
-        return True
+            return any(not void for void in self._there(file))
+        except KeyUnavailable:
+            return True  # whatever it is: this host can't look into it
 
-    def name(self, file: WalFileName) -> str:
+    def is_void(self, file: WalFileName) -> bool:
+        """Say whether something lies at a file's name that was never archived.
+
+        Raises:
+            KeyUnavailable: the policy's key for WAL is none of this repository's.
+        """
+        there = list(self._there(file))
+        return bool(there) and all(there)
+
+    def _is_end(self, file: WalFileName) -> bool:
+        """Say whether what lies at a file's name is void, and no WAL follows it.
+
+        Whoever can store objects could end every recovery with an error, otherwise, by
+        one at the name of the next segment.
+        """
+        if not self.is_void(file):
+            return False
+        history = file.kind is WalFileKind.HISTORY
+        return all(
+            self.is_void(stored.file)
+            for stored in self.list()
+            if stored.file.timeline == file.timeline
+            and (history or stored.file.name > file.name)
+        )
+
+    def _there(self, file: WalFileName) -> Iterator[bool]:
+        """Yield for each object at a file's names whether no writer sealed it so."""
+        for number in itertools.count():
+            name = self.name(file, number)
+            try:
+                yield self._storage.size(name) < HEADER_BYTES or self._foreign(name)
+            except ObjectNotFound:
+                if number:
+                    return
+
+    def _foreign(self, name: str) -> bool:
+        def find(key_id: bytes) -> Dek:
+            found = self._keyring.find("wal", key_id)
+            if found is None:
+                raise Corrupt("no writer of this repository made that key")
+            return found
+
+        head = self._storage.get(name, 0, HEADER_BYTES)
+        try:
+            Opener(find, self._lineage, name, "wal", head)
+        except Corrupt:
+            return True
+        return False
+
+    def name(self, file: WalFileName, number: int = 0) -> str:
         """Return the name of a WAL file's object."""
-        return self._layout.wal_file(self._system, file)
+        return self._layout.wal_file(self._system, file, number)
 
     def list(self) -> Iterator[StoredWal]:
         """Yield the archived files but histories, by timeline and position."""
@@ -194,20 +280,20 @@ class WalArchive:
             # Anybody who can write can put a name there that no server asks for.
             match = _PLACE.match(info.name, behind)
             if match is not None:
-                timeline, _, name, suffix = match.groups()
+                timeline, _, name, suffix, number = match.groups()
                 kind = _KINDS[suffix and suffix[suffix.rindex(".") :]]
                 file = WalFileName(name, kind, int(timeline, 16))
-                yield StoredWal(file, info.size)
+                yield StoredWal(file, info.size, int(number or 0))
 
     def histories(self) -> Iterator[StoredWal]:
         """Yield the archived timeline histories, by timeline."""
         for info in self._storage.list(self._layout.wal_history(self._system)):
-            try:
-                file = WalFileName.parse(info.name.rpartition("/")[2])
-            except ValueError:
+            match = _HISTORY.match(info.name.rpartition("/")[2])
+            if match is None:
                 continue
-            if info.name == self._layout.wal_file(self._system, file):
-                yield StoredWal(file, info.size)
+            file, number = WalFileName.parse(match[1]), int(match[2] or 0)
+            if info.name == self.name(file, number):
+                yield StoredWal(file, info.size, number)
 
     def _verified(
         self, file: WalFileName, name: str, frame: bytes | None
@@ -229,18 +315,25 @@ class WalArchive:
             "runbooks/restore.md says what to do",
         )
 
-    def _compare(self, file: WalFileName, content: Buffer) -> None:
+    def _holds(self, file: WalFileName, number: int, content: Buffer) -> bool:
+        """Say whether this content lies at a file's name; False if nothing that opens.
+
+        Raises:
+            WalRefused: another content does.
+        """
+        name = self.name(file, number)
         try:
-            same = self._get(file, len(content)) == content
+            same = self._open(file, name, len(content)) == content
         except TooLong:
+            if self._foreign(name):
+                return False
             same = False
+        except (Corrupt, KeyUnavailable, ObjectNotFound):
+            return False
         if not same:
             raise WalRefused(
                 f"another content is archived as {file.name} at {self._storage.url}",
                 hint="two clusters archive under one policy, or this one was restored "
                 "without a new timeline; give each its own policy",
             )
-
-
-def _not_archived(file: WalFileName) -> NotFound:
-    return NotFound(f"WAL file {file.name} is not archived")
+        return True

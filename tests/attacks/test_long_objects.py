@@ -195,8 +195,8 @@ CASES: dict[
     "a log entry": (lambda _: "alpha/log/0000000001", info, (CORRUPT,)),
     "a manifest": (manifest, restore_plan, (CORRUPT,)),
     "a pack": (pack, restore_plan, (CORRUPT,)),
-    "a segment, push": (wal_name, push, (CORRUPT, REFUSED)),
-    "a segment, get": (wal_name, fetch, (200,)),
+    "a segment, push": (wal_name, push, (0,)),  # at its next name
+    "a segment, get": (wal_name, fetch, (1,)),  # nothing was archived
     "a WAL day, push": (wal_day, push, (0, CORRUPT)),
     "findings": (
         lambda _: f"alpha/findings/20260115-103000-{'0' * 32}",

@@ -9,14 +9,22 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
 from drkit.cli.restore import NEWER_IS_GONE
-from drkit.errors import Corrupt, KeyUnavailable, ObjectExists, UsageError
+from drkit.errors import (
+    Corrupt,
+    KeyUnavailable,
+    NotFound,
+    ObjectExists,
+    UsageError,
+    WalRefused,
+)
 from drkit.model.objects import WrappedKey
+from drkit.model.wal import WalFileName
 from drkit.operations.attempts import abandon_dead, leased
 from drkit.operations.verifying.evidence import check_evidence
 from drkit.repository.evidence import read_chain
@@ -37,6 +45,7 @@ from tests.evidence import add
 from tests.operations.backup_tools import Listener
 from tests.operations.scene import backup, drkit
 from tests.operations.scene import refused as real_refused
+from tests.operations.scene import restore as real_restore
 from tests.pg import give_to, versions_under_test
 from tests.protect import NAME
 from tests.repository.hosts_scene import TO_THE_END, Scene
@@ -314,6 +323,55 @@ def test_a_host_with_another_key_for_wal_is_still_refused(world: World) -> None:
         world.repository(keys=other).keyring.for_wal_day(DAY)
 
 
+# -- WAL
+
+FILE = WalFileName.parse("000000010000000000000002")
+NEXT = WalFileName.parse("000000010000000000000003")
+
+
+def wal_garbage(world: World, kind: str) -> bytes:
+    if kind == "the file before":
+        return world.storage.get(world.repository().wal.name(FILE))
+    if kind == "an unknown key":
+        head = world.storage.get(world.repository().wal.name(FILE))
+        return head[:16] + os.urandom(1000)
+    return {"nothing": b"", "text": b"no WAL", "long": bytes(40 << 20)}[kind]
+
+
+@pytest.mark.parametrize(
+    "kind", ["nothing", "text", "long", "the file before", "an unknown key"]
+)
+@pytest.mark.parametrize("objects", [1, 3])
+def test_garbage_at_a_name_of_wal_does_not_stop_archiving(
+    world: World, kind: str, objects: int
+) -> None:
+    archive, now = world.repository().wal, world.clock.now()
+    archive.push(FILE, b"before", now)
+    for number in range(objects):
+        world.storage.put(archive.name(NEXT, number), wal_garbage(world, kind))
+    assert not archive.has(NEXT)
+    with pytest.raises(NotFound, match="is not archived"):
+        archive.get(NEXT)
+    assert archive.push(NEXT, b"content", now)
+    assert not world.repository().wal.push(NEXT, b"content", now)
+    with pytest.raises(WalRefused):
+        archive.push(NEXT, b"another", now)
+    assert world.repository().wal.get(NEXT) == b"content"
+    assert archive.has(NEXT)
+    world.storage.delete(archive.name(NEXT))
+    if objects == 1:
+        assert world.repository().wal.get(NEXT) == b"content"
+
+
+def test_wal_that_is_replaced_in_the_middle_is_no_end(world: World) -> None:
+    archive, now = world.repository().wal, world.clock.now()
+    archive.push(FILE, b"content", now)
+    archive.push(NEXT, b"content", now)
+    replace_object(world.storage, archive.name(FILE), b"no WAL")
+    with pytest.raises(Corrupt):
+        archive.get(FILE)
+
+
 # -- leases
 
 
@@ -382,6 +440,15 @@ def protected(scene: RealScene, request: pytest.FixtureRequest) -> Protected:
     return made
 
 
+def next_wal(protected: Protected, ahead: int = 1) -> str:
+    """Return the name of a segment that is not archived yet."""
+    wal = protected.repository_root / NAME / "wal"
+    newest = max(one for one in wal.rglob("0*") if len(one.name) == 24)
+    number = int(newest.name[16:], 16) + ahead
+    place = newest.with_name(f"{newest.name[:16]}{number:08X}")
+    return str(place.relative_to(protected.repository_root / NAME))
+
+
 def put(protected: Protected, name: str, data: bytes = b"no object of drkit") -> str:
     """Create an object as somebody without keys can; return its name."""
     path = protected.repository_root / NAME / name
@@ -430,6 +497,47 @@ def test_no_command_is_stopped_by_a_stray_object_in_the_log(
     for command in ("info", "verify", "check"):
         assert name in said[command].out
     assert drkit(protected, "verify", NAME).code == 0
+
+
+@pytest.mark.parametrize(
+    "kind", ["evidence", "wal day", "next segment", "later segment", "history", "lease"]
+)
+def test_no_command_is_stopped_by_a_stray_object(
+    scene: RealScene, protected: Protected, kind: str
+) -> None:
+    protected.archive_now()
+    today = datetime.now(UTC)
+    place = {
+        "evidence": next_in(protected, "evidence"),
+        "wal day": f"wal-days/{today + timedelta(days=1):%Y%m%d}",
+        "next segment": next_wal(protected),
+        "later segment": next_wal(protected, 50),
+        "history": next_wal(protected).replace(
+            next_wal(protected)[-42:], "history/0000000A.history"
+        ),
+        "lease": f"leases/{new_attempt()}-0000",
+    }[kind]
+    until = (today + timedelta(minutes=9)).isoformat()
+    data = b"no object of drkit"
+    if kind == "lease":
+        data = forged_lease(World().repository(), place[7:39], until=until)
+    put(protected, os.path.normpath(place), data)
+    works(scene, protected)
+    protected.archive_now()
+    works(scene, protected)
+
+
+def test_a_recovery_ends_in_front_of_what_is_no_wal(
+    scene: RealScene, protected: Protected
+) -> None:
+    protected.cluster.rows("CREATE TABLE IF NOT EXISTS u AS SELECT 1 AS n")
+    protected.archive_now()
+    put(protected, next_wal(protected))
+    target = scene.target()
+    real_restore(protected, target)
+    copy = scene.start(target, protected.cluster.binaries.major)
+    assert copy.rows("SELECT n FROM u")[0][0] == 1
+    copy.stop()
 
 
 def test_a_restore_goes_on_from_what_is_proven(

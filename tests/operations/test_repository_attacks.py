@@ -12,6 +12,7 @@ import pytest
 
 from drkit import wiring
 from drkit.cli import app
+from drkit.crypto.sealing import HEADER_BYTES
 from drkit.errors import Corrupt, KeyUnavailable, RepositoryMissing
 from drkit.model.log import Open
 from drkit.model.wal import WalFileName
@@ -176,14 +177,15 @@ def test_a_flipped_bit_in_a_pack_stops_the_restore(victim: Victim) -> None:
 
 
 def test_a_flipped_bit_in_wal_is_no_end_of_wal(victim: Victim) -> None:
-    for path in victim.find("WAL segment"):
-        if len(path.name) != 24:
-            continue
+    segments = [one for one in victim.find("WAL segment") if len(one.name) == 24]
+    for path in segments:
         content = path.read_bytes()
         assert victim.gets(path.name) == (0, True)
         for offset in places(len(content), 3, 1):
             flip(path, offset, offset % 8)
-            assert victim.gets(path.name) == (200, False)
+            # The newest one can't be told then from what anybody may have put there.
+            end = path == segments[-1] and offset < HEADER_BYTES
+            assert victim.gets(path.name) == (1 if end else 200, False)
         path.write_bytes(content)
 
 

@@ -27,7 +27,7 @@ class Scene:
     def __init__(self, storage: Storage) -> None:
         self.world = World(OneTimeNames(storage))
         self.world.repository()
-        self.server = MadeUpServer(self.world.storage)
+        self.server = MadeUpServer(self.world.repository(host="server").wal)
         self.hosts = {name: Host(name, self.world, self.server) for name in "abc"}
         self.witness = Witness(self.world, self.server)
 

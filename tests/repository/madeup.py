@@ -15,13 +15,13 @@ from drkit.model.lsn import Lsn
 from drkit.model.manifest import FileKind
 from drkit.model.timeline import TimelineHistory
 from drkit.model.wal import Segment, WalFileName
-from drkit.repository.layout import Layout
-from tests.builders import CLUSTER, EPOCH, SEGMENT, SYSTEM, server
+from tests.builders import EPOCH, SEGMENT, server
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from drkit.protocols import ContentWriter, ParentContent, Progress, Storage
+    from drkit.protocols import ContentWriter, ParentContent, Progress
+    from drkit.repository.wal import WalArchive
     from tests.chains import Files
 
 PAGE = 64
@@ -36,7 +36,7 @@ class MadeUpServer:
         read: what each backup read, by its start LSN.
     """
 
-    def __init__(self, archive: Storage) -> None:
+    def __init__(self, archive: WalArchive) -> None:
         self._archive = archive
         self._changes = 0
         self._lagging = 0
@@ -78,7 +78,7 @@ class MadeUpServer:
     def switch_wal(self) -> None:
         """End the segment, and archive it."""
         file = WalFileName.parse(Segment(1, self.segment).name(SEGMENT))
-        self._archive.put(Layout(CLUSTER).wal_file(SYSTEM, file), bytes(7))
+        self._archive.push(file, bytes(7), EPOCH)
         self.segment += 1
 
     def content(self) -> Files:

@@ -69,6 +69,8 @@ def test_what_is_not_there_has_no_signature() -> None:
 def test_every_byte_counts() -> None:
     world = World(signed=True)
     name = push(world)
+    later = WalFileName.parse(f"{SEGMENT.name[:-2]}FF")  # else there was no such file
+    world.repository().wal.push(later, b"", world.clock.now())
     data = world.storage.get(name)
     for offset in range(len(data)):
         changed = bytearray(data)

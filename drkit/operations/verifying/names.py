@@ -18,8 +18,11 @@ _KNOWN = (
     r"log(?:-blocks)?/[0-9]{10}",
     rf"keys/(?:backup|wal|dump|files|catalog)/{_ID}/[0-9]{{4}}",
     r"wal-days/[0-9]{8}(?:-[0-9]+)?",
-    r"wal/SYSTEM/(?:[0-9A-F]{8}/){2}[0-9A-F]{24}(?:\.partial|\.[0-9A-F]{8}\.backup)?",
-    r"wal/SYSTEM/history/[0-9A-F]{8}\.history",
+    (
+        r"wal/SYSTEM/(?:[0-9A-F]{8}/){2}[0-9A-F]{24}"
+        r"(?:\.partial|\.[0-9A-F]{8}\.backup)?(?:-[0-9]+)?"
+    ),
+    r"wal/SYSTEM/history/[0-9A-F]{8}\.history(?:-[0-9]+)?",
     rf"leases/{_ID}-[0-9]{{4}}",
     rf"probes/{_ID}",
     rf"findings/[0-9]{{8}}-[0-9]{{6}}-{_ID}",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from drkit.errors import Corrupt
 from drkit.model.damage import DamageKind
 from drkit.model.wal import WalFileKind, WalFileName, parse_segment
+from drkit.operations.archived import archived_histories, archived_wal
 from drkit.operations.backup_wal import own_segments
 from drkit.operations.windows import needed_wal
 
@@ -27,7 +28,8 @@ def wal_to_open(
 
     With each its stored size; 0 where the listing lacks it.
     """
-    listed = (*repository.wal.list(), *repository.wal.histories())
+    wal, histories = archived_wal(repository), archived_histories(repository)
+    listed = (*wal.files, *histories.files)
     sizes = {stored.file: stored.size for stored in listed}
     try:
         needed = set(needed_wal(repository, [one.backup for one in chosen]))
@@ -86,11 +88,15 @@ def _own_wal(backup: BackupSummary) -> Iterator[str]:
 
 
 def lost_histories(repository: Repository) -> Iterator[str]:
-    """Tell of timelines that have WAL but no history: nobody can follow them."""
-    known = {stored.file.timeline for stored in repository.wal.histories()}
-    for timeline in sorted(
-        {one.file.timeline for one in repository.wal.list()} - known
-    ):
+    """Tell of timelines that have WAL but no history, and of what is no WAL."""
+    wal, histories = archived_wal(repository), archived_histories(repository)
+    for name in (*wal.void, *histories.void):
+        yield (
+            f"{name} was never archived, or its header is damaged; nothing that was "
+            "follows it"
+        )
+    known = {stored.file.timeline for stored in histories.files}
+    for timeline in sorted({one.file.timeline for one in wal.files} - known):
         if timeline > 1:
             yield (
                 f"WAL of timeline {timeline} is archived, but not its history, "
