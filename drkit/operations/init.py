@@ -23,6 +23,7 @@ from drkit.model.draft import PolicyDraft
 from drkit.model.fingerprint import Mode
 from drkit.model.log import Open
 from drkit.model.log_wal import WalSigners
+from drkit.ownership import acting_as, owner_of
 from drkit.postgres.control import read_control
 from drkit.postgres.facts import read_facts
 from drkit.postgres.fingerprint_rights import missing_grants
@@ -35,6 +36,7 @@ from drkit.postgres.readiness import (
 )
 from drkit.repository.identity import create_identity, prove_create_only
 from drkit.repository.layout import REPOSITORY, Layout
+from drkit.rights import user_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,7 +89,15 @@ class Site(Protocol):
         """Open the repository as the draft's policy will."""
 
     def write_key(self, purpose: str, text: str, owner: Owner | None) -> None:
-        """Create a key file that only its owner can read."""
+        """Create a key file that nobody else can read.
+
+        Args:
+            owner: the server's user where this is root. Whether the keys become that
+                user's says `keeps_keys`.
+        """
+
+    def keeps_keys(self) -> bool:
+        """Say whether keys stay root's, but for reading what archiving needs."""
 
     def write_policy(self, draft: PolicyDraft, owner: Owner | None) -> None:
         """Create the policy file."""
@@ -254,21 +264,21 @@ def _refuse_distant(facts: ServerFacts) -> None:
 def _is_here(facts: ServerFacts) -> bool:
     path = os.path.join(facts.data_directory, "global", "pg_control")
     try:
-        control, _ = read_control(path)
-    except DrkitError:
+        with acting_as(owner_of(facts.data_directory)):
+            control, _ = read_control(path)
+    except (DrkitError, OSError):
         return False
     return control.system_identifier == facts.system_identifier
 
 
 def _owner(facts: ServerFacts, source: str) -> Owner | None:
-    """Return whom to give files to: the server's user runs archive_command.
+    """Return whom the repository is for: the server's user runs archive_command.
 
     Only root can give files away; what another user makes is its own.
     """
     if os.geteuid() != 0 or (source == "stream" and not _is_here(facts)):
         return None
-    found = os.stat(facts.data_directory)
-    return found.st_uid, found.st_gid
+    return owner_of(facts.data_directory, raising=PostgresRefused)
 
 
 def _settle_keys(site: Site, owner: Owner | None) -> _Keys:
@@ -412,6 +422,12 @@ def _warnings(request: InitRequest, facts: ServerFacts, site: Site) -> list[str]
         found.append(
             f"the server runs as uid {status.st_uid}, which can't read the keys that "
             f"uid {os.geteuid()} wrote; let it own them, or its archive_command fails"
+        )
+    if site.keeps_keys():
+        name = user_name(status.st_uid)
+        found.append(
+            f"the keys belong to root; {name} can read those that archiving needs, and "
+            "no other: run backups, restores and verifications as root"
         )
     paths = [site.policy_path, site.key_path(SIGNING)]
     if request.repository_url.startswith("file://"):

@@ -10,7 +10,7 @@ from drkit.config.compiled import compile_policy
 from drkit.config.environment import OVERRIDES
 from drkit.config.loading import parse_policy
 from drkit.config.repository_url import split_repository_url
-from drkit.config.trust import own_users
+from drkit.config.trust import ROOT, own_users
 from drkit.config.writing import (
     KEY_MODE,
     POLICY_MODE,
@@ -19,6 +19,7 @@ from drkit.config.writing import (
     render_policy,
     write_new,
 )
+from drkit.ownership import only_root_leads_to
 from drkit.storage.local import LocalStorage
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from drkit.model.draft import PolicyDraft
     from drkit.protocols import Storage
     from drkit.repository.repository import Repository
+
+_ARCHIVING = frozenset({"wal", "wal_signing"})  # what `wal push` and `wal get` read
 
 
 class InitSite:
@@ -84,13 +87,32 @@ class InitSite:
         compiled = compile_policy(self._parse(draft))
         return wiring.repository_in(storage, lineage, compiled, self._secrets)
 
+    def keeps_keys(self) -> bool:
+        """Say whether keys stay root's: it makes them where nobody else could."""
+        places = (os.path.dirname(self.policy_path), self._keys_dir)
+        return os.geteuid() == 0 and all(map(only_root_leads_to, places))
+
     def write_key(self, purpose: str, text: str, owner: tuple[int, int] | None) -> None:
-        """Create a key file that only its owner can read."""
-        make_directory(self._keys_dir, 0o700, owner)
-        write_new(self.key_path(purpose), text, KEY_MODE, owner)
+        """Create a key file that nobody else can read.
+
+        Keys that stay root's are readable for the server's user if archiving needs
+        them: whoever takes that user over reads no backup, and signs none.
+        """
+        path = self.key_path(purpose)
+        if owner is None or not self.keeps_keys():
+            make_directory(self._keys_dir, 0o700, owner)
+            write_new(path, text, KEY_MODE, owner)
+            return
+        group = (ROOT, owner[1])
+        make_directory(os.path.dirname(self._keys_dir), 0o755, None)
+        make_directory(self._keys_dir, 0o750, group)
+        shared = purpose in _ARCHIVING
+        write_new(path, text, 0o640 if shared else KEY_MODE, group if shared else None)
 
     def write_policy(self, draft: PolicyDraft, owner: tuple[int, int] | None) -> None:
         """Create the policy file."""
+        if self.keeps_keys():
+            owner = None
         make_directory(os.path.dirname(self.policy_path), 0o755, owner)
         write_new(self.policy_path, render_policy(draft), POLICY_MODE, owner)
 

@@ -29,6 +29,7 @@ from drkit.errors import (
 from drkit.model.log import Open
 from drkit.operations.init import InitRequest, InitResult, initialise
 from drkit.postgres.connection import connect
+from drkit.postgres.process import Identity, run
 from drkit.sites.init import InitSite
 from drkit.storage.memory import MemoryStorage
 from tests.pg import give_to, run_drkit
@@ -464,3 +465,29 @@ def test_a_file_is_created_whole_and_never_replaced(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="exists already"):
         write_new(str(link), "third", 0o600, None)
     assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root keeps keys from others")
+def test_the_server_s_user_reads_what_archiving_needs_and_no_more(
+    own_setup: Setup, session_directory: str, postgres_user: Account
+) -> None:
+    """Root's init: who takes the server's user over reads no backup and signs none."""
+    setup = own_setup
+    setup.policies = Path(session_directory, "etc-drkit", "policies")
+    done = setup.command("--output", "json")
+    assert done.returncode == 0, done.stderr.decode()
+    found = json.loads(done.stdout)
+    assert "the keys belong to root; postgres can read" in " ".join(found["warnings"])
+    apply(setup.cluster, found, ("needed", "suggested"))
+    setup.cluster.rows("CREATE TABLE t AS SELECT 1 AS n")
+    for purpose in KEYS:
+        words = ["cat", str(setup.key(purpose))]
+        read = run(words, identity=Identity(account=postgres_user), raising=None)
+        assert (read.returncode == 0) is (purpose in ("wal", "wal_signing")), purpose
+        assert setup.key(purpose).stat().st_uid == 0
+    for path in (setup.policies.parent, setup.policies, setup.policy_path()):
+        assert (path.stat().st_uid, path.stat().st_mode & 0o022) == (0, 0)
+    policy = str(setup.policy_path())
+    for command in ("check", "backup"):  # archiving works, and root backs up
+        done = run_drkit(command, policy)
+        assert done.returncode in (0, 3), done.stderr.decode() + done.stdout.decode()
