@@ -16,7 +16,8 @@ from drkit.errors import PostgresRefused, UsageError
 from drkit.printing import page
 
 if TYPE_CHECKING:
-    from drkit.operations.init import InitRequest, InitResult
+    from drkit.operations.init import InitResult
+    from drkit.operations.init_site import InitRequest
     from drkit.postgres.connection import Connection
     from drkit.postgres.needed import Setting
 
@@ -96,7 +97,7 @@ def init(
 def _logged_in(url: str, password: str | None, source: Source) -> Connection:
     from psycopg.conninfo import conninfo_to_dict
 
-    from drkit.operations.init import explain_login
+    from drkit.operations.init_advice import explain_login
     from drkit.postgres.connection import connect
 
     try:
@@ -139,7 +140,7 @@ def _request(
     source: Source,
     policy_path: str,
 ) -> InitRequest:
-    from drkit.operations.init import InitRequest
+    from drkit.operations.init_site import InitRequest
 
     return InitRequest(
         name=name,

@@ -8,12 +8,11 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from drkit.crypto.keys import KEY_BYTES, PURPOSES, format_kek, parse_kek
 from drkit.crypto.signing import format_public, format_signing_key, parse_signing_key
 from drkit.errors import (
-    DrkitError,
     KeyUnavailable,
     ObjectNotFound,
     PostgresRefused,
@@ -23,8 +22,9 @@ from drkit.model.draft import PolicyDraft
 from drkit.model.fingerprint import Mode
 from drkit.model.log import Open
 from drkit.model.log_wal import WalSigners
-from drkit.ownership import acting_as, owner_of
-from drkit.postgres.control import read_control
+from drkit.operations.init_advice import init_warnings, is_here
+from drkit.operations.init_site import SIGNING, WAL_SIGNING
+from drkit.ownership import owner_of
 from drkit.postgres.facts import read_facts
 from drkit.postgres.fingerprint_rights import missing_grants
 from drkit.postgres.needed import Setting, needed_settings
@@ -35,92 +35,19 @@ from drkit.postgres.readiness import (
     read_role,
 )
 from drkit.repository.identity import create_identity, prove_create_only
-from drkit.repository.layout import REPOSITORY, Layout
-from drkit.rights import user_name
+from drkit.repository.layout import Layout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from drkit.operations.init_site import InitRequest, Owner, Site
     from drkit.postgres.connection import Connection
     from drkit.postgres.facts import ServerFacts
-    from drkit.protocols import Clock, Storage
+    from drkit.protocols import Clock
     from drkit.repository.repository import Repository
 
-    Owner = tuple[int, int]  # uid, gid
 
-SIGNING, WAL_SIGNING = "signing", "wal_signing"
-_PLAIN_ROLE = re.compile(r"[a-z_][a-z0-9_]*")
-_NEWEST_NAMES = 150000  # of functions; which version it is, nobody knows before a login
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-
-
-class Site(Protocol):
-    """Where a new policy, its keys and its repository are to be."""
-
-    @property
-    def policy_path(self) -> str:
-        """Return the absolute path of the policy file."""
-
-    def key_path(self, purpose: str) -> str:
-        """Return the absolute path of a key file."""
-
-    def read_key(self, purpose: str, owner: Owner | None) -> str | None:
-        """Return what a key file holds; None if there is none.
-
-        Args:
-            owner: who may own it beside root and this user.
-
-        Raises:
-            KeyUnavailable: it can't be read, or others can, or could have written it.
-        """
-
-    def refuse_existing_policy(self) -> None:
-        """Raise PolicyError if there is a policy of that name already."""
-
-    def accept(self, draft: PolicyDraft) -> None:
-        """Raise PolicyError if the draft would be no valid policy."""
-
-    def create_storage(self, draft: PolicyDraft, owner: Owner | None) -> Storage:
-        """Open the repository's store; make its directory if it is one."""
-
-    def open_repository(
-        self, draft: PolicyDraft, storage: Storage, lineage: bytes
-    ) -> Repository:
-        """Open the repository as the draft's policy will."""
-
-    def write_key(self, purpose: str, text: str, owner: Owner | None) -> None:
-        """Create a key file that nobody else can read.
-
-        Args:
-            owner: the server's user where this is root. Whether the keys become that
-                user's says `keeps_keys`.
-        """
-
-    def keeps_keys(self) -> bool:
-        """Say whether keys stay root's, but for reading what archiving needs."""
-
-    def write_policy(self, draft: PolicyDraft, owner: Owner | None) -> None:
-        """Create the policy file."""
-
-
-@dataclass(frozen=True, slots=True)
-class InitRequest:
-    """What a person asked for.
-
-    Attributes:
-        source: `local` or `stream`.
-        password: a reference to where the password is; None if none is needed.
-        s3: fields of `repository.s3`, with references for secrets.
-        archive_command: what the server will have to run.
-    """
-
-    name: str
-    url: str
-    repository_url: str
-    source: str
-    password: str | None
-    s3: Mapping[str, str]
-    archive_command: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,23 +127,6 @@ def initialise(
     return _result(request, connection, facts, site, keys, lineage, opened)
 
 
-def explain_login(error: PostgresRefused, user: str, source: str) -> PostgresRefused:
-    """Return a refused login with what makes the role, should it not be there yet.
-
-    Args:
-        user: the role's name.
-    """
-    name = user if _PLAIN_ROLE.fullmatch(user) else '"' + user.replace('"', '""') + '"'
-    statements = " ".join(making_a_role(name, _NEWEST_NAMES, source))
-    lines = "; ".join(login_lines(name, source))
-    return PostgresRefused(
-        error.message,
-        hint=f"if there is no such role yet, let a superuser run in that database: "
-        f"{statements} For logins through the socket without a password, put in front "
-        f"of the other lines: {lines}; then reload the server",
-    )
-
-
 def _refuse_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         raise UsageError(
@@ -252,7 +162,7 @@ def _look_at(connection: Connection, request: InitRequest) -> ServerFacts:
 
 def _refuse_distant(facts: ServerFacts) -> None:
     """Refuse a server whose files are not on this host, or not readable."""
-    if _is_here(facts):
+    if is_here(facts):
         return
     raise PostgresRefused(
         f"the server's data directory {facts.data_directory} can't be read here",
@@ -261,22 +171,12 @@ def _refuse_distant(facts: ServerFacts) -> None:
     )
 
 
-def _is_here(facts: ServerFacts) -> bool:
-    path = os.path.join(facts.data_directory, "global", "pg_control")
-    try:
-        with acting_as(owner_of(facts.data_directory)):
-            control, _ = read_control(path)
-    except (DrkitError, OSError):
-        return False
-    return control.system_identifier == facts.system_identifier
-
-
 def _owner(facts: ServerFacts, source: str) -> Owner | None:
     """Return whom the repository is for: the server's user runs archive_command.
 
     Only root can give files away; what another user makes is its own.
     """
-    if os.geteuid() != 0 or (source == "stream" and not _is_here(facts)):
+    if os.geteuid() != 0 or (source == "stream" and not is_here(facts)):
         return None
     return owner_of(facts.data_directory, raising=PostgresRefused)
 
@@ -392,64 +292,5 @@ def _result(
         ),
         role=making_a_role(OWN_ROLE, version, request.source) if superuser else (),
         login=login_lines(OWN_ROLE, request.source) if superuser else (),
-        warnings=tuple(_warnings(request, facts, site)),
+        warnings=tuple(init_warnings(request, facts, site)),
     )
-
-
-def _warnings(request: InitRequest, facts: ServerFacts, site: Site) -> list[str]:
-    """Say what may keep archive_command, which runs as the server, from working."""
-    folder = os.path.dirname(site.key_path(SIGNING))
-    copy = (
-        f"keep a copy of the keys in {folder} away from this host: without them no "
-        "backup can be read, by anybody"
-    )
-    found = [copy]
-    variables = [text[4:] for text in request.s3.values() if text.startswith("env:")]
-    if variables:
-        found.append(
-            f"the server's environment must hold {' and '.join(variables)} too, for "
-            "its archive_command; or put them into files (mode 0600) and refer to "
-            "those in the policy"
-        )
-    if not _is_here(facts):
-        found.append(
-            "the server is on another host: its archive_command needs drkit, this "
-            "policy and its keys there"
-        )
-        return found
-    status = os.stat(facts.data_directory)
-    if os.geteuid() not in (0, status.st_uid):
-        found.append(
-            f"the server runs as uid {status.st_uid}, which can't read the keys that "
-            f"uid {os.geteuid()} wrote; let it own them, or its archive_command fails"
-        )
-    if site.keeps_keys():
-        name = user_name(status.st_uid)
-        found.append(
-            f"the keys belong to root; {name} can read those that archiving needs, and "
-            "no other: run backups, restores and verifications as root"
-        )
-    paths = [site.policy_path, site.key_path(SIGNING)]
-    if request.repository_url.startswith("file://"):
-        root = request.repository_url.removeprefix("file://").rstrip("/")
-        paths.append(os.path.join(root, REPOSITORY))
-    for path in paths:
-        barrier = _barrier(path, status.st_uid, status.st_gid)
-        if barrier is not None:
-            found.append(
-                f"the server runs as uid {status.st_uid} and may not enter {barrier}, "
-                f"so that its archive_command can't get at {path}"
-            )
-    return found
-
-
-def _barrier(path: str, uid: int, gid: int) -> str | None:
-    """Return the first directory above `path` that its mode closes to a user."""
-    parts = os.path.dirname(path).split("/")
-    for count in range(2, len(parts) + 1):
-        directory = "/".join(parts[:count])
-        found = os.stat(directory)
-        shift = 6 if found.st_uid == uid else 3 if found.st_gid == gid else 0
-        if not found.st_mode >> shift & 1:
-            return directory
-    return None

@@ -27,7 +27,8 @@ from drkit.errors import (
     UsageError,
 )
 from drkit.model.log import Open
-from drkit.operations.init import InitRequest, InitResult, initialise
+from drkit.operations.init import InitResult, initialise
+from drkit.operations.init_site import InitRequest
 from drkit.postgres.connection import connect
 from drkit.postgres.process import Identity, run
 from drkit.sites.init import InitSite
