@@ -229,6 +229,20 @@ class Keyring:
                 return None  # it is this one that somebody made up
             raise
 
+    def speaks_for(self, key_id: bytes) -> bool:
+        """Say whether anything but an object's header names a DEK for WAL.
+
+        So one that was lost is told from one that somebody made up: what it sealed is
+        no end of WAL.
+        """
+        if any(True for _ in self._storage.list(self._layout.dek("wal", key_id))):
+            return True
+        for info in self._storage.list(self._layout.wal_days()):
+            with suppress(Corrupt, ObjectNotFound):
+                if self.wal_day_key(info.name) == key_id:
+                    return True
+        return False
+
     def _pointed_at(self, pointer: str) -> Dek | None:
         """Return the DEK that a day's pointer names; None if it names none."""
         try:

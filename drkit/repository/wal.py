@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from drkit.crypto.sealing import HEADER_BYTES, Opener
 from drkit.errors import (
     Corrupt,
+    KeyLost,
     KeyUnavailable,
     NotFound,
     ObjectExists,
@@ -211,7 +212,8 @@ class WalArchive:
         """Say whether something lies at a file's name that was never archived.
 
         Raises:
-            KeyUnavailable: the policy's key for WAL is none of this repository's.
+            KeyUnavailable: the policy's key for WAL is none of this repository's, or
+                what it was sealed under is lost: then it may well be WAL.
         """
         there = list(self._there(file))
         return bool(there) and all(there)
@@ -245,9 +247,15 @@ class WalArchive:
     def _foreign(self, name: str) -> bool:
         def find(key_id: bytes) -> Dek:
             found = self._keyring.find("wal", key_id)
-            if found is None:
-                raise Corrupt("no writer of this repository made that key")
-            return found
+            if found is not None:
+                return found
+            if self._keyring.speaks_for(key_id):
+                raise KeyLost(
+                    f"data key {key_id.hex()} (wal) is lost or damaged",
+                    hint="restore the key's object from a copy of the repository; "
+                    "`drkit verify` says which one",
+                )
+            raise Corrupt("no writer of this repository made that key")
 
         head = self._storage.get(name, 0, HEADER_BYTES)
         try:

@@ -25,6 +25,7 @@ from drkit.errors import (
 )
 from drkit.model.objects import WrappedKey
 from drkit.model.wal import WalFileName
+from drkit.operations.archived import archived_wal
 from drkit.operations.attempts import abandon_dead, leased
 from drkit.operations.verifying.evidence import check_evidence
 from drkit.repository.evidence import read_chain
@@ -373,6 +374,27 @@ def test_wal_that_is_replaced_in_the_middle_is_no_end(world: World) -> None:
 
 
 # -- leases
+
+
+@pytest.mark.parametrize("harm", ["lost", "damaged"])
+def test_wal_whose_key_is_gone_is_no_end_of_wal(world: World, harm: str) -> None:
+    """A recovery that took it for the end would promote with data missing."""
+    repository, now = world.repository(), world.clock.now()
+    files = [WalFileName.parse(f"00000001000000000000000{one}") for one in "123"]
+    for file in files:
+        repository.wal.push(file, b"w" * 99, now)
+    [key] = [one.name for one in world.storage.list(repository.layout.keys("wal"))]
+    sealed = world.storage.get(key)
+    world.storage.delete(key)
+    if harm == "damaged":
+        world.storage.put(key, sealed.replace(b'"lineage"', b'"lineagf"'))
+    reader = world.repository(host="reader")
+    for file in files:
+        assert reader.wal.has(file)
+        with pytest.raises(KeyUnavailable, match="is lost or damaged"):
+            reader.wal.get(file)
+    assert archived_wal(reader).void == ()
+    assert len(archived_wal(reader).files) == len(files)
 
 
 def forged_lease(repository: Repository, attempt: str, **members: object) -> bytes:

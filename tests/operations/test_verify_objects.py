@@ -197,7 +197,7 @@ def test_objects_that_nothing_refers_to_are_told_and_left(world: World) -> None:
     world.storage.put(layout.pack(running.label, running.attempt, 0), b"not yet")
     found = objects(world.repository())
     assert found.exit_code == 0
-    assert len(found.notes) == 3
+    assert len(found.notes) == 4
     told = "\n".join(found.notes)
     assert all(name in told for name in strange[:3])
     assert "2 objects of names that drkit does not use" in told
@@ -208,5 +208,6 @@ def test_objects_that_nothing_refers_to_are_told_and_left(world: World) -> None:
 def test_wal_of_a_timeline_without_its_history_is_told(world: World) -> None:
     chain(world)
     push_wal(world.repository(), 4, timeline=3)
-    (note,) = objects(world.repository()).notes
+    note, unsigned = objects(world.repository()).notes
     assert "00000003.history" in note
+    assert "the WAL is not signed" in unsigned
