@@ -23,7 +23,7 @@ COMMANDS = {
     "init": ("init",),
     "check": ("check",),
     "info": ("info",),
-    "expire": ("expire", "pin", "unpin", "discard"),
+    "expire": ("expire", "pin", "discard", "unpin"),
     "keys": ("keys",),
     "verify": ("verify",),
     "drill": ("drill",),

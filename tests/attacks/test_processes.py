@@ -128,7 +128,7 @@ def test_reports_and_evidence_whatever_the_umask(
     words = ("drill", "report", "alpha", "--quarter", str(LAST), "--to", reports)
     _run(site, umask, *words)
     _run(site, umask, "drill", "export", "alpha", "--all", "--to", evidence)
-    assert len(list(reports.iterdir())) == 4
+    assert len(list(reports.iterdir())) == 5  # the signature too
     assert len(list(evidence.iterdir())) == 2
     for top in (tmp_path / "r", tmp_path / "e"):
         assert _others_write(top) == []

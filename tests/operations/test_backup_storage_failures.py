@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from drkit.errors import DrkitError, NoSpace, StorageError
 from drkit.model.log import AttemptState
+from drkit.repository.lease import leases_of
 from tests.faults import ANY, FOREVER
 from tests.operations.backup_tools import (
     MOSTLY_LOCAL,
@@ -19,6 +21,7 @@ from tests.operations.backup_tools import (
     assert_tidy,
     attempts,
     content,
+    discard_whole,
     restored,
     site,
 )
@@ -117,17 +120,20 @@ def test_a_store_that_goes_away(source: str, protected: Protected) -> None:
         assert (clearing in told) == (kind != "leases"), kind
         _forget_leases(protected)
     site(protected, source).take()
+    discard_whole(site(protected))  # where the store went before the commit only
     assert_tidy(site(protected))
 
 
 def _forget_leases(protected: Protected) -> None:
     """Do what the end of a process does: its leases count for nothing from then on."""
-    storage = site(protected).storage
-    for info in list(storage.list(f"{NAME}/leases/")):
-        lease = storage.get(info.name)
-        storage.delete(info.name)
-        mine, nobodys = f'"pid": {os.getpid()},', '"pid": 4194305,'
-        storage.put(info.name, lease.replace(mine.encode(), nobodys.encode()))
+    repository = site(protected).repository()
+    repository.log.read()
+    leases = leases_of(repository)
+    for attempt in leases.attempts():
+        last = leases.last(attempt)
+        assert last is not None
+        leases.release(attempt)
+        leases.renew(attempt, replace(last.holder, pid=4194305), 0)
 
 
 @pytest.fixture

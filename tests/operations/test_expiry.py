@@ -18,6 +18,7 @@ from drkit.postgres.target_checks import is_incomplete
 from tests.faults import FaultyStorage
 from tests.operations.scene import Scene, backup, drkit
 from tests.operations.verify_tools import Quiet
+from tests.pg import give_to
 from tests.protect import NAME, Protected
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ def test_a_backup_that_expires_while_it_is_restored(source: Source) -> None:
     assert f"{target} is incomplete" in caught.value.message
     assert isinstance(caught.value.__cause__, Corrupt)
     assert is_incomplete(str(target))
+    give_to(source.protected.account, target)  # whom the command restores for
     said = drkit(source.protected, "restore", NAME, "--to", target)
     assert said.code == 0, said.err
 

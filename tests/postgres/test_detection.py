@@ -82,7 +82,7 @@ class Parent:
 def now(
     path: bytes, size: int, identity: int = 7, kind: FileKind = FileKind.FILE
 ) -> FoundFile:
-    return FoundFile(path, b"/data/" + path, kind, 0o600, size, 0, identity)
+    return FoundFile(path, b"/data/" + path, b"/data", kind, 0o600, size, 0, identity)
 
 
 def plan(

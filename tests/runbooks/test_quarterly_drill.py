@@ -128,7 +128,7 @@ def test_every_command_of_the_runbook_works(
         assert record.outcome is Outcome.MET, (record.scenario, record.failure)
         _is_told_in_full(record)
     assert any("records; all signatures are good, and none" in text for text in said)
-    assert "are as they were signed, and none between is missing" in said[-1]
+    assert "and none that the report was made of is missing" in said[-1]
     assert list((reader.evidence / "records").iterdir())
     _reports_agree(reader)
     scratch = Path(reader.protected.policy().verification.directory or "")
