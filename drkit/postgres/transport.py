@@ -10,13 +10,15 @@ Words".
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from psycopg import pq
 
-from drkit.errors import PostgresRefused
+from drkit.errors import DrkitError, PostgresRefused
+from drkit.postgres.process import find_account
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,7 +54,8 @@ def guarded(options: Mapping[str, str]) -> dict[str, str]:
     """Return what to add to a connection's options, so that no password is given away.
 
     Nothing where the options say themselves what the server may ask for, where its
-    certificate is verified, or where only its user can have made the socket.
+    certificate is verified, or where nobody but root, this user or the server's can
+    have made the socket.
 
     Args:
         options: as the address has them; libpq's environment counts as well.
@@ -125,9 +128,29 @@ def _is_socket(host: str) -> bool:
 
 
 def _is_safe_socket(host: str) -> bool:
-    """Say whether a directory lets nobody but its owner and his group make a socket."""
-    try:
-        status = os.stat(host)
-    except OSError:
-        return False
-    return stat.S_ISDIR(status.st_mode) and not status.st_mode & stat.S_IWOTH
+    """Say whether only root, this user or the server's can have made a socket there.
+
+    They must own the directory and all above it, and nobody else may write there, but
+    for members of the group of the directory itself, which servers share, and for
+    directories above it like /tmp, where nobody moves what is another's.
+    """
+    if not host.startswith("/"):
+        return False  # libpq's own directory, which nobody knows, or an abstract name
+    trusted = {0, os.geteuid()}
+    with contextlib.suppress(DrkitError):
+        trusted.add(find_account("postgres").uid)
+    place = path = os.path.realpath(host)
+    others = stat.S_IWOTH
+    while True:
+        try:
+            status = os.stat(path)
+        except OSError:
+            return False
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid not in trusted:
+            return False
+        shared = status.st_mode & others
+        if shared and (path == place or not status.st_mode & stat.S_ISVTX):
+            return False
+        if path == os.sep:
+            return True
+        path, others = os.path.dirname(path), stat.S_IWOTH | stat.S_IWGRP

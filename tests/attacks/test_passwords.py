@@ -23,10 +23,12 @@ from cryptography.hazmat.primitives.serialization import (
 
 from drkit.errors import DrkitError, PostgresRefused, PostgresUnreachable
 from drkit.postgres.connection import connect, replication_connect
+from drkit.postgres.process import find_account
 from drkit.postgres.transport import guarded, read_transport
 from tests.attacks.impostor import CLEAR, MD5, impostor
 from tests.pg import give_to, versions_under_test
 from tests.protect import NAME, SETTINGS, protect
+from tests.storage.localtools import only_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,6 +74,25 @@ def test_an_impostor_in_a_directory_that_all_can_write_hears_none(
     with impostor(listening, question) as heard, pytest.raises(PostgresRefused):
         connect(url, PASSWORD, "backup")
     assert heard == [b""]
+
+
+@only_root
+def test_an_impostor_in_a_directory_of_his_own_hears_none(
+    make_directory: Callable[[], Path],
+) -> None:
+    """Below /tmp, where anybody can make a directory that only he can write to."""
+    place = make_directory()
+    os.chown(place, find_account("nobody").uid, -1)
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(place / ".s.PGSQL.5432"))
+    listening.listen()
+    url = f"postgresql://app@/postgres?host={place}"
+    with impostor(listening, CLEAR) as heard, pytest.raises(PostgresRefused):
+        connect(url, PASSWORD, "backup")
+    assert heard == [b""]
+    below = place / "below"  # which he can put another one into the place of
+    below.mkdir()
+    assert guarded({"host": str(below)}) == {"require_auth": "!password,!md5"}
 
 
 def test_a_password_file_is_as_safe(
