@@ -50,6 +50,22 @@ def verify(
     return True
 
 
+def foreign_signer(named: str, pins: str) -> str:
+    """Return the hint for what a key signed that nobody pins.
+
+    The object names the key itself, so whoever forged it chose it.
+
+    Args:
+        named: the public key that it names.
+        pins: the member of a policy that would pin it.
+    """
+    return (
+        f"anybody can have signed it: it names {named}. Compare that with what `drkit "
+        "keys list` shows on the host that signs. Only if it is the same, pin it "
+        f"in `{pins}`; else look for an intact copy of the repository"
+    )
+
+
 def format_public(public: bytes) -> str:
     """Return a public key as policies write it."""
     return f"ed25519:{public.hex()}"

@@ -11,7 +11,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from drkit.crypto import dsse
-from drkit.crypto.signing import format_public
+from drkit.crypto.signing import (
+    foreign_signer,
+    format_public,
+)
 from drkit.errors import Corrupt
 from drkit.model import members
 from drkit.model.evidence_json import record_from_statement, statement_of
@@ -124,8 +127,7 @@ def signer_of(
         )
     raise Corrupt(
         f"{source} is not signed by a key that is trusted",
-        hint=f"its signer is {names}; if that is yours, add it to `keys.trusted` in "
-        "the policy, or give it with --trusted",
+        hint=foreign_signer(names, "keys.trusted"),
     )
 
 

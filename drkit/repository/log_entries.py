@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from drkit.crypto.derive import length_prefixed
 from drkit.crypto.sealing import HEADER_BYTES
-from drkit.crypto.signing import PUBLIC_BYTES, SIGNATURE_BYTES, verify
+from drkit.crypto.signing import (
+    PUBLIC_BYTES,
+    SIGNATURE_BYTES,
+    foreign_signer,
+    format_public,
+    verify,
+)
 from drkit.errors import Corrupt, ObjectNotFound, TooLong
 from drkit.model import members
 from drkit.model.log import Entry, Open
@@ -164,8 +170,7 @@ class LogEntries:
         if not verify(public, plain[:SIGNATURE_BYTES], signed, trusted):
             raise Corrupt(
                 f"log entry {name} is not signed by a key that the policy trusts",
-                hint=f"its signer is ed25519:{public.hex()}; if that is yours, add it "
-                "to `keys.trusted` in the policy",
+                hint=foreign_signer(format_public(public), "keys.trusted"),
             )
 
     def decode(self, plain: bytes, sequence: int | None = None) -> LoggedEntry:

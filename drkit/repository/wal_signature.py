@@ -12,7 +12,12 @@ import struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from drkit.crypto.derive import length_prefixed
-from drkit.crypto.signing import format_public, public_keys, verify
+from drkit.crypto.signing import (
+    foreign_signer,
+    format_public,
+    public_keys,
+    verify,
+)
 from drkit.errors import Corrupt
 from drkit.model.wal import WalFileKind
 
@@ -118,8 +123,7 @@ def read_signature(
     if trusted and not verify(public, signature, signed, trusted):
         raise Corrupt(
             f"object {name} is not signed by a key of WAL that the policy trusts",
-            hint=f"it names {format_public(public)}; if that is the key of a host that "
-            "archives, add it to `keys.trusted_wal` in the policy",
+            hint=foreign_signer(format_public(public), "keys.trusted_wal"),
         )
     return WalSignature(digest, length, public)
 
