@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
+import stat
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from drkit.errors import DrkitError, PolicyError
+from drkit.ownership import acting_as, owner_of, reach_directory
+from drkit.rights import user_name
 
 if TYPE_CHECKING:
-    from drkit.model.draft import PolicyDraft
+    from collections.abc import Iterator
 
-Owner = tuple[int, int]  # uid, gid
+    from drkit.model.draft import PolicyDraft
+    from drkit.model.owner import Owner
 
 POLICY_MODE = 0o644
 KEY_MODE = 0o600
@@ -144,57 +150,111 @@ def make_directory(path: str, mode: int, owner: Owner | None) -> None:
     """Make a directory and what lies above it; one that is there stays as it is.
 
     Args:
-        owner: whom to give what is new to; only root can.
+        path: absolute.
+        owner: whom root makes it for; None makes it for whom the place belongs to.
 
     Raises:
-        PolicyError: it can't be made.
+        PolicyError: it can't be made, or others could put another into its place.
     """
     if os.path.isdir(path):
         return
-    above = os.path.dirname(path)
-    if above != path:
-        make_directory(above, 0o755, owner)
-    try:
-        os.mkdir(path)
-        os.chmod(path, mode)
-        if owner is not None:
-            os.chown(path, *owner)
-        _sync_directory(above)
-    except FileExistsError:
-        return
-    except OSError as error:
-        raise _unwritable(path, error) from error
+    with _explained(path, owner):
+        os.close(reach_new(path, mode, owner))
+
+
+def reach_new(path: str, mode: int, owner: Owner | None) -> int:
+    """Open a directory, made as by `make_directory`; return its descriptor.
+
+    Raises:
+        PolicyError: others could put another into its place.
+        OSError: it can't be made.
+    """
+    place = owner or _owner_around(path)
+    return reach_directory(path, place, mode, raising=PolicyError)
 
 
 def write_new(path: str, text: str, mode: int, owner: Owner | None) -> None:
     """Create a file with exactly this text, durably; never replace one.
 
     The text is written aside and then linked under its name, so that whoever sees the
-    file sees all of it.
+    file sees all of it. Where the directory is another user's, root writes as that
+    user: what is exchanged there meanwhile leads to nothing that is not his.
+
+    Args:
+        path: absolute.
+        owner: whom root writes it for; None writes it for whom the place belongs to.
 
     Raises:
-        PolicyError: there is one already, or it can't be written.
+        PolicyError: there is one already, it can't be written, or others could put
+            another into its place.
     """
     folder, base = os.path.split(path)
-    aside = os.path.join(folder, f".{base}.{os.urandom(4).hex()}.tmp")
+    with _explained(path, owner):
+        os.stat(folder)  # is there: only `make_directory` makes it
+        place = owner or _owner_around(folder)
+        opened = reach_directory(folder, place, 0o700, raising=PolicyError)
+        try:
+            root_s = _refuse_shared(opened, folder) == 0
+            with acting_as(None if root_s else place):
+                _create(opened, base, text, mode, owner)
+        finally:
+            os.close(opened)
+
+
+def _owner_around(path: str) -> Owner | None:
+    """Return whose the place is, be it there or not; None unless this is root."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return owner_of(path, raising=PolicyError)
+
+
+def _refuse_shared(opened: int, folder: str) -> int:
+    """Return whose an open directory is.
+
+    Raises:
+        PolicyError: this is root, and others can exchange what is in it.
+    """
+    found = os.fstat(opened)
+    mode = stat.S_IMODE(found.st_mode)
+    shared = mode & (stat.S_IWGRP | stat.S_IWOTH) and not mode & stat.S_ISVTX
+    if os.geteuid() == 0 and shared:
+        raise PolicyError(
+            f"others can write to {folder} (mode {mode:04o}), and could exchange what "
+            "root puts there",
+            hint=f"chmod go-w {folder}, and look whether what is there is still yours",
+        )
+    return found.st_uid
+
+
+def _create(folder: int, base: str, text: str, mode: int, owner: Owner | None) -> None:
+    aside = f".{base}.{os.urandom(4).hex()}.tmp"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    made = os.open(aside, flags, 0o600, dir_fd=folder)
     try:
-        with open(os.open(aside, flags, 0o600), "w", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), mode)
+        with open(made, "w", encoding="utf-8") as file:
+            os.fchmod(made, mode)
             if owner is not None:
-                os.fchown(file.fileno(), *owner)
+                os.fchown(made, *owner)
             file.write(text)
             file.flush()
-            os.fsync(file.fileno())
-        os.link(aside, path)
-        _sync_directory(folder)
+            os.fsync(made)
+        os.link(
+            aside, base, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False
+        )
+        os.fsync(folder)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(aside, dir_fd=folder)
+
+
+@contextmanager
+def _explained(path: str, owner: Owner | None) -> Iterator[None]:
+    try:
+        yield
     except FileExistsError:
         raise already_there(path) from None
     except OSError as error:
-        raise _unwritable(path, error) from error
-    finally:
-        if os.path.lexists(aside):
-            os.unlink(aside)
+        raise unwritable(path, error, owner) from error
 
 
 def already_there(path: str) -> DrkitError:
@@ -205,17 +265,18 @@ def already_there(path: str) -> DrkitError:
     )
 
 
-def _sync_directory(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _unwritable(path: str, error: OSError) -> PolicyError:
-    return PolicyError(
-        f"{path} can't be written: {error.strerror}",
-        hint=f"this runs as uid {os.geteuid()}; run it as the server's user or as "
-        "root, or choose another place with --policy-dir and --keys-dir",
+def unwritable(path: str, error: OSError, owner: Owner | None) -> PolicyError:
+    """Return the error for what the system refuses to make."""
+    me = os.geteuid()
+    hint = (
+        f"this runs as uid {me}; run it as the server's user or as root, or choose "
+        "another place with --policy-dir and --keys-dir"
     )
+    if me == 0 and error.errno in {errno.EACCES, errno.EPERM, errno.ELOOP}:
+        whose = user_name(owner.uid) if owner else "their owner"
+        hint = (
+            f"below directories that are not root's, root acts as {whose} and follows "
+            "no link to what is not theirs: look at every directory and link on the "
+            "way (namei -l), or choose a place that only root can change"
+        )
+    return PolicyError(f"{path} can't be written: {error.strerror}", hint=hint)

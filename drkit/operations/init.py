@@ -40,7 +40,8 @@ from drkit.repository.layout import Layout
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from drkit.operations.init_site import InitRequest, Owner, Site
+    from drkit.model.owner import Owner
+    from drkit.operations.init_site import InitRequest, Site
     from drkit.postgres.connection import Connection
     from drkit.postgres.facts import ServerFacts
     from drkit.protocols import Clock

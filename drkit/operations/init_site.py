@@ -9,10 +9,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from drkit.model.draft import PolicyDraft
+    from drkit.model.owner import Owner
     from drkit.protocols import Storage
     from drkit.repository.repository import Repository
-
-    Owner = tuple[int, int]  # uid, gid
 
 SIGNING, WAL_SIGNING = "signing", "wal_signing"
 

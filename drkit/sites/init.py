@@ -10,17 +10,22 @@ from drkit.config.compiled import compile_policy
 from drkit.config.environment import OVERRIDES
 from drkit.config.loading import parse_policy
 from drkit.config.repository_url import split_repository_url
-from drkit.config.trust import ROOT, own_users
+from drkit.config.trust import own_users
 from drkit.config.writing import (
     KEY_MODE,
     POLICY_MODE,
     already_there,
     make_directory,
+    reach_new,
     render_policy,
+    unwritable,
     write_new,
 )
-from drkit.ownership import only_root_leads_to
+from drkit.model.owner import Owner
+from drkit.ownership import ROOT, give, only_root_leads_to
+from drkit.storage.files import DIRECTORY_MODE
 from drkit.storage.local import LocalStorage
+from drkit.storage.oserrors import explain
 
 if TYPE_CHECKING:
     from drkit.config.policy import Policy
@@ -51,12 +56,12 @@ class InitSite:
         """Return the absolute path of a key file."""
         return os.path.join(self._keys_dir, f"{purpose.replace('_', '-')}.key")
 
-    def read_key(self, purpose: str, owner: tuple[int, int] | None) -> str | None:
+    def read_key(self, purpose: str, owner: Owner | None) -> str | None:
         """Return what a key file holds; None if there is none."""
         path = self.key_path(purpose)
         if not os.path.lexists(path):
             return None
-        users = own_users() | ({owner[0]} if owner else set())
+        users = own_users() | ({owner.uid} if owner else set())
         return self._secrets.resolve(f"file:{path}", users)
 
     def refuse_existing_policy(self) -> None:
@@ -68,15 +73,12 @@ class InitSite:
         """Raise PolicyError if the draft would be no valid policy."""
         self._parse(draft)
 
-    def create_storage(
-        self, draft: PolicyDraft, owner: tuple[int, int] | None
-    ) -> Storage:
+    def create_storage(self, draft: PolicyDraft, owner: Owner | None) -> Storage:
         """Open the repository's store; make its directory if it is one."""
         policy = self._parse(draft)
         scheme, path, _ = split_repository_url(policy.repository.url)
         if scheme == "file":
-            LocalStorage.create(path, owner)
-            _give_if_empty(path, owner)
+            _make_root(path, owner)
         seconds = policy.wal.timeout.total_seconds()
         return wiring.storage(compile_policy(policy), self._secrets, seconds)
 
@@ -92,7 +94,7 @@ class InitSite:
         places = (os.path.dirname(self.policy_path), self._keys_dir)
         return os.geteuid() == 0 and all(map(only_root_leads_to, places))
 
-    def write_key(self, purpose: str, text: str, owner: tuple[int, int] | None) -> None:
+    def write_key(self, purpose: str, text: str, owner: Owner | None) -> None:
         """Create a key file that nobody else can read.
 
         Keys that stay root's are readable for the server's user if archiving needs
@@ -103,16 +105,15 @@ class InitSite:
             make_directory(self._keys_dir, 0o700, owner)
             write_new(path, text, KEY_MODE, owner)
             return
-        group = (ROOT, owner[1])
-        make_directory(os.path.dirname(self._keys_dir), 0o755, None)
+        group = Owner(ROOT.uid, owner.gid)
         make_directory(self._keys_dir, 0o750, group)
         shared = purpose in _ARCHIVING
-        write_new(path, text, 0o640 if shared else KEY_MODE, group if shared else None)
+        write_new(path, text, 0o640 if shared else KEY_MODE, group if shared else ROOT)
 
-    def write_policy(self, draft: PolicyDraft, owner: tuple[int, int] | None) -> None:
+    def write_policy(self, draft: PolicyDraft, owner: Owner | None) -> None:
         """Create the policy file."""
         if self.keeps_keys():
-            owner = None
+            owner = ROOT
         make_directory(os.path.dirname(self.policy_path), 0o755, owner)
         write_new(self.policy_path, render_policy(draft), POLICY_MODE, owner)
 
@@ -127,7 +128,30 @@ class InitSite:
         return parse_policy(data, self.policy_path, environ)
 
 
-def _give_if_empty(path: str, owner: tuple[int, int] | None) -> None:
-    """Give away a directory that root made for a repository and nobody has used yet."""
-    if owner is not None and os.stat(path).st_uid == 0 and not os.listdir(path):
-        os.chown(path, *owner)
+def _make_root(path: str, owner: Owner | None) -> None:
+    """Make a repository's directory; root gives its owner one that nobody has used.
+
+    Raises:
+        PolicyError: others could put another directory into its place.
+        StorageError: it can't be made.
+    """
+    if os.geteuid() != 0:
+        LocalStorage.create(path)
+        return
+    if os.path.isdir(path) and (owner is None or os.stat(path).st_uid != 0):
+        return
+    try:
+        _give_unused(path, owner)
+    except PermissionError as error:
+        raise unwritable(path, error, owner) from error
+    except OSError as error:
+        raise explain(error, "making the directory", path, reading=False) from error
+
+
+def _give_unused(path: str, owner: Owner | None) -> None:
+    opened = reach_new(path, DIRECTORY_MODE, owner)
+    try:
+        if not os.listdir(opened):
+            give(opened, path, owner)
+    finally:
+        os.close(opened)

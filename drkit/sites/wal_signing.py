@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from drkit.config.compiled import compile_policy, secret_owners
@@ -11,6 +12,7 @@ from drkit.config.writing import KEY_MODE, write_new
 from drkit.crypto.keys import KEY_BYTES
 from drkit.crypto.signing import format_public, format_signing_key, parse_signing_key
 from drkit.errors import UsageError
+from drkit.model.owner import Owner
 
 if TYPE_CHECKING:
     from drkit.config.policy import Policy
@@ -55,7 +57,8 @@ def make_wal_signing_key(
     created = not os.path.lexists(place)
     if created:
         text = format_signing_key(os.urandom(KEY_BYTES))
-        write_new(place, text, KEY_MODE, _owner(beside))
+        owner, mode = _access(beside)
+        write_new(place, text, mode, owner)
     reference = SecretReference.parse(f"file:{place}", field="keys.wal_signing")
     owners = secret_owners(compile_policy(policy))
     signer = parse_signing_key(secrets.resolve(reference, owners), place)
@@ -66,9 +69,13 @@ def _beside(path: str) -> str:
     return os.path.join(os.path.dirname(path), _NAME)
 
 
-def _owner(key: SecretReference) -> tuple[int, int] | None:
-    """Return whom the key of WAL belongs to: who archives; only root can give away."""
+def _access(key: SecretReference) -> tuple[Owner | None, int]:
+    """Return whom the key of WAL belongs to, and its mode: who archives reads both.
+
+    Only root can give away, and only what it keeps itself is its group's to read.
+    """
     if os.geteuid() != 0 or key.scheme != "file":
-        return None
+        return None, KEY_MODE
     found = os.lstat(key.target)
-    return found.st_uid, found.st_gid
+    shared = found.st_mode & stat.S_IRGRP if found.st_uid == 0 else 0
+    return Owner(found.st_uid, found.st_gid), KEY_MODE | shared

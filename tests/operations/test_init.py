@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from drkit.model.draft import PolicyDraft
+    from drkit.model.owner import Owner
     from drkit.postgres.process import Account
     from drkit.protocols import Buffer, Storage
     from tests.conftest import MakeCluster
@@ -441,9 +442,7 @@ class _Overwriting(MemoryStorage):
 
 
 class _OverwritingSite(InitSite):
-    def create_storage(
-        self, draft: PolicyDraft, owner: tuple[int, int] | None
-    ) -> Storage:
+    def create_storage(self, draft: PolicyDraft, owner: Owner | None) -> Storage:
         return _Overwriting()
 
 
