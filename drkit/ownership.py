@@ -128,6 +128,26 @@ def reach_directory(
         return opened
 
 
+def make_directory(parent: int, name: str, mode: int) -> int:
+    """Make a directory in an open one whatever the umask, durably; open it.
+
+    Raises:
+        OSError: it can't be made, or something else took its place.
+    """
+    os.mkdir(name, 0o700, dir_fd=parent)
+    opened = os.open(name, _OPEN, dir_fd=parent)
+    try:
+        strange = os.geteuid() == 0 and os.fstat(opened).st_uid != _identity().uid
+        if strange or os.listdir(opened):
+            raise PermissionError(errno.EPERM, "another directory took its place", name)
+        os.fchmod(opened, mode)
+        os.fsync(parent)
+    except BaseException:
+        os.close(opened)
+        raise
+    return opened
+
+
 def give(descriptor: int, directory: str, owner: Owner | None) -> None:
     """Give an open directory of root's to the owner.
 
@@ -311,24 +331,9 @@ def _make_missing(way: _Way, mode: int, above: int) -> int:
         last = number == len(way.missing)
         parent = opened
         try:
-            opened = _make(parent, name, mode if last else above)
+            opened = make_directory(parent, name, mode if last else above)
         finally:
             os.close(parent)
-    return opened
-
-
-def _make(parent: int, name: str, mode: int) -> int:
-    """Make a directory whatever the umask, durably; open it."""
-    os.mkdir(name, 0o700, dir_fd=parent)
-    opened = os.open(name, _OPEN, dir_fd=parent)
-    try:
-        if os.geteuid() == 0 and os.fstat(opened).st_uid != _identity().uid:
-            raise PermissionError(errno.EPERM, "another directory took its place", name)
-        os.fchmod(opened, mode)
-        os.fsync(parent)
-    except BaseException:
-        os.close(opened)
-        raise
     return opened
 
 

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +16,12 @@ from urllib.parse import quote
 
 import drkit
 from drkit.errors import DrkitError, PostgresRefused
+from drkit.ownership import acting_as
 from drkit.postgres import process
 from drkit.postgres.configuration import quote_setting
 from drkit.postgres.control import ClusterState, read_control
 from drkit.postgres.files import NotRegular, read_text
+from drkit.postgres.private_directory import make_socket_directory, owner_for
 from drkit.postgres.sandbox.confinement import Report
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ _STOP_SIGNALS = {
     "immediate": signal.SIGQUIT,
 }
 _PORT = 5432
-_MAX_SOCKET_PATH = 107
 _POLL = 0.01
 _PATIENCE = 5.0  # seconds
 
@@ -92,7 +92,7 @@ class ThrowawayServer:
     """
 
     binaries: ServerBinaries
-    base: str = "/tmp"  # noqa: S108 - mkdtemp makes a private directory in it
+    base: str = "/tmp"  # noqa: S108 - a private directory is made in it
     data_directory: str = ""
     settings: dict[str, str] = field(default_factory=dict)
     keep: bool = False
@@ -103,7 +103,9 @@ class ThrowawayServer:
     def __post_init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._confined: Confined | None = None
-        self.directory = _private_directory(self.base, self.account)
+        self.directory = make_socket_directory(
+            self.base, self.account, f".s.PGSQL.{_PORT}"
+        )
         self.data_directory = self.data_directory or f"{self.directory}/data"
         self.log_path = f"{self.directory}/server.log"
 
@@ -151,7 +153,10 @@ class ThrowawayServer:
         """Append settings to `postgresql.conf`; they take effect at the next start."""
         lines = [f"{name} = {quote_setting(text)}\n" for name, text in settings.items()]
         path = Path(self.data_directory, "postgresql.conf")
-        with path.open("a", encoding="utf-8") as file:
+        with (
+            acting_as(owner_for(self.account)),
+            path.open("a", encoding="utf-8") as file,
+        ):
             file.writelines(lines)
 
     def start(self, timeout: float = 60) -> None:
@@ -169,16 +174,21 @@ class ThrowawayServer:
         """Start the server and return at once, as for a long recovery.
 
         Raises:
-            DrkitError: it runs already.
+            DrkitError: it runs already, or its log can't be written.
         """
         if self.running:
             raise DrkitError(f"a server runs already in {self.data_directory}")
         argv = [self.binaries.tool("postgres"), "-D", self.data_directory]
         for name, value in (self._own_settings() | self.settings).items():
             argv += ["-c", f"{name}={value}"]
-        descriptor = os.open(
-            self.log_path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600
-        )
+        flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW
+        try:
+            with acting_as(owner_for(self.account)):
+                descriptor = os.open(self.log_path, flags, 0o600)
+        except OSError as error:
+            raise DrkitError(
+                f"can't write {self.log_path}: {error.strerror}"
+            ) from error
         try:
             self._process = self._spawn(argv, descriptor)
         finally:
@@ -313,7 +323,8 @@ class ThrowawayServer:
     def log_tail(self) -> str:
         """Return the last lines of the server's log, set off for use in a message."""
         try:
-            return process.tail(Path(self.log_path).read_bytes())
+            with acting_as(owner_for(self.account)):
+                return process.tail(Path(self.log_path).read_bytes())
         except FileNotFoundError:
             return ""
 
@@ -366,19 +377,6 @@ class ThrowawayServer:
         raise PostgresRefused(
             f"the server in {self.data_directory} {what}{self.log_tail()}"
         )
-
-
-def _private_directory(base: str, account: Account) -> str:
-    directory = tempfile.mkdtemp(prefix="drkit-", dir=base)
-    if len(os.fsencode(f"{directory}/.s.PGSQL.{_PORT}")) > _MAX_SOCKET_PATH:
-        os.rmdir(directory)
-        raise DrkitError(
-            f"{base} is too long a path for a server's socket",
-            hint=f"a socket's path may have {_MAX_SOCKET_PATH} bytes; use /tmp",
-        )
-    if account.uid != os.geteuid():
-        os.chown(directory, account.uid, account.gid)
-    return directory
 
 
 def _children(pid: int) -> list[int]:

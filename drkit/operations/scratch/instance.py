@@ -32,10 +32,12 @@ from drkit.operations.scratch.places import (
 )
 from drkit.operations.scratch.preparing import prepare
 from drkit.operations.scratch.wal_feed import WalFeed, asking_place, feeding_command
+from drkit.ownership import acting_as
 from drkit.postgres.binaries import ServerBinaries  # noqa: TC001  part of the value
 from drkit.postgres.connection import connect
 from drkit.postgres.control import read_control
 from drkit.postgres.files import read_text
+from drkit.postgres.private_directory import owner_for
 from drkit.postgres.process import Account  # noqa: TC001  part of the value
 from drkit.postgres.scratch_log import read_recovery_log, recovery_error
 from drkit.postgres.server import ThrowawayServer
@@ -302,7 +304,9 @@ class Scratch:
 
     def _log_text(self) -> str:
         try:
-            return Path(self.server.log_path).read_bytes().decode("utf-8", "replace")
+            with acting_as(owner_for(self._options.account)):
+                text = Path(self.server.log_path).read_bytes()
+            return text.decode("utf-8", "replace")
         except FileNotFoundError:
             return ""
 

@@ -25,15 +25,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from drkit.errors import DrkitError, StorageError
 from drkit.model.evidence import Cleanup
-from drkit.model.owner import Owner
-from drkit.ownership import reach_directory
+from drkit.ownership import acting_as, owner_of, reach_directory
 from drkit.postgres import process, removing
+from drkit.postgres.private_directory import make_private_directory, owner_for
 from drkit.postgres.running import processes_below, server_processes_below
 from drkit.rights import run_as_owner, user_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from drkit.model.owner import Owner
     from drkit.postgres.process import Account
     from drkit.protocols import Clock
 
@@ -63,10 +64,15 @@ class LeftOver(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ScratchPlace:
-    """A private directory with its mark, whose lock `descriptor` holds."""
+    """A private directory with its mark, whose lock `descriptor` holds.
+
+    Attributes:
+        owner: whom root acts as to remove it: whose its parent is.
+    """
 
     directory: str
     descriptor: int
+    owner: Owner | None
 
     @property
     def mark(self) -> str:
@@ -83,14 +89,18 @@ class ScratchPlace:
             problem: what is known to be left, or not known not to be.
             seen: what to tell where nothing is.
         """
-        count = disk_usage(self.directory)
         try:
             end_servers(self.directory)
-            remove_tree(self.directory)
         except (OSError, DrkitError) as error:
             problem = problem or str(error)
-        if not os.path.lexists(self.directory):
-            _unlink(self.mark)
+        with acting_as(self.owner):
+            count = disk_usage(self.directory)
+            try:
+                remove_tree(self.directory)
+            except OSError as error:
+                problem = problem or str(error)
+            if not os.path.lexists(self.directory):
+                _unlink(self.mark)
         os.close(self.descriptor)
         problem = problem or what_is_left(self.directory)
         detail = problem or seen
@@ -104,21 +114,21 @@ def make_place(parent: str, account: Account, clock: Clock) -> ScratchPlace:
         StorageError: it can't be made, or `account` can't get there.
     """
     try:
-        opened = _open_parent(parent, account)
-        try:
-            name = f"drkit-scratch-{secrets.token_hex(4)}"
-            descriptor = _new_mark(name + _MARK, opened, clock)
-            _make_private(name, opened, account)
-        finally:
-            os.close(opened)
+        place = _new_place(parent, account, clock)
     except OSError as error:
         raise StorageError(
             f"can't make a scratch directory in {parent}: {error.strerror}",
             hint=run_as_owner(parent) if isinstance(error, PermissionError) else None,
         ) from error
-    directory = os.path.join(parent, name)
-    place = ScratchPlace(directory, descriptor)
-    if not _can_enter(account, directory):
+    if _exchanged(account, place.directory):
+        place.remove()
+        raise StorageError(
+            f"something else took the place of {place.directory} as soon as it was "
+            "made",
+            hint=f"find out what user {account.name} runs in {parent}, or choose a "
+            "scratch directory that belongs to root",
+        )
+    if not _can_enter(account, place.directory):
         place.remove()
         raise StorageError(
             f"user {account.name}, whom the server runs as, can't get to {parent}",
@@ -135,9 +145,12 @@ def sweep_left_overs(directory: str) -> list[LeftOver]:
     which nothing can be known here.
 
     Raises:
-        StorageError: something can't be removed.
+        StorageError: something can't be removed, or others could put another directory
+            into the place of the one that is swept.
     """
-    return [left for name in _marks(directory) if (left := _sweep(directory, name))]
+    marks = _marks(directory)
+    owner = owner_of(directory, raising=StorageError) if marks else None
+    return [left for name in marks if (left := _sweep(directory, name, owner))]
 
 
 def disk_usage(directory: str) -> int:
@@ -212,9 +225,9 @@ def _open_parent(parent: str, account: Account) -> int:
     """
     made, me = not os.path.isdir(parent), os.geteuid()
     mode = 0o700 if account.uid == me else 0o711
-    theirs = Owner(account.uid, account.gid)
+    owner = owner_for(account)
     opened = reach_directory(
-        parent, theirs, mode, mode, give_away=False, raising=StorageError
+        parent, owner, mode, mode, give_away=False, raising=StorageError
     )
     try:
         status = os.fstat(opened)
@@ -235,6 +248,23 @@ def _open_parent(parent: str, account: Account) -> int:
     return opened
 
 
+def _new_place(parent: str, account: Account, clock: Clock) -> ScratchPlace:
+    name = f"drkit-scratch-{secrets.token_hex(4)}"
+    opened = _open_parent(parent, account)
+    try:
+        theirs = os.fstat(opened).st_uid == account.uid
+        descriptor = _new_mark(name + _MARK, opened, clock)
+        try:
+            make_private_directory(name, opened, account)
+        except BaseException:
+            os.close(descriptor)  # the next sweep removes what stays of it
+            raise
+    finally:
+        os.close(opened)
+    owner = owner_for(account) if theirs else None
+    return ScratchPlace(os.path.join(parent, name), descriptor, owner)
+
+
 def _new_mark(name: str, parent: int, clock: Clock) -> int:
     flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(name, flags, 0o600, dir_fd=parent)
@@ -244,21 +274,6 @@ def _new_mark(name: str, parent: int, clock: Clock) -> int:
     return descriptor
 
 
-def _make_private(name: str, parent: int, account: Account) -> None:
-    """Make a new directory, and give it to the server's user."""
-    os.mkdir(name, 0o700, dir_fd=parent)
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(name, flags, dir_fd=parent)
-    try:
-        me = os.geteuid()
-        if me == 0 and os.fstat(descriptor).st_uid != me:
-            raise StorageError(f"another directory took the place of {name}")
-        if account.uid != me:
-            os.fchown(descriptor, account.uid, account.gid)
-    finally:
-        os.close(descriptor)
-
-
 def _can_enter(account: Account, directory: str) -> bool:
     """Ask the kernel, as that user."""
     if account.uid == os.geteuid():
@@ -266,6 +281,15 @@ def _can_enter(account: Account, directory: str) -> bool:
     identity = process.Identity(account=account)
     probe = ["test", "-w", directory]
     return process.run(probe, identity=identity, raising=None).returncode == 0
+
+
+def _exchanged(account: Account, directory: str) -> bool:
+    """Say whether what is there now is not the directory that was made."""
+    try:
+        status = os.lstat(directory)
+    except FileNotFoundError:
+        return True
+    return not stat.S_ISDIR(status.st_mode) or status.st_uid != account.uid
 
 
 def _marks(directory: str) -> list[str]:
@@ -278,8 +302,8 @@ def _marks(directory: str) -> list[str]:
     return []
 
 
-def _sweep(parent: str, name: str) -> LeftOver | None:
-    """Remove what one mark stands for, if its run is dead."""
+def _sweep(parent: str, name: str, owner: Owner | None) -> LeftOver | None:
+    """Remove what one mark stands for, if its run is dead: root as the owner."""
     path = os.path.join(parent, name.removesuffix(_MARK))
     with _locked(path + _MARK) as descriptor:
         if descriptor is None:
@@ -287,10 +311,14 @@ def _sweep(parent: str, name: str) -> LeftOver | None:
         mark = _read_mark(descriptor)
         if mark is not None and mark["host"] != _host():
             return None
-        count, there = disk_usage(path), os.path.lexists(path)
+        there = os.path.lexists(path)
         if there:
-            _remove_left_over(path)
-        _unlink(path + _MARK)
+            end_servers(path)
+        with acting_as(owner):
+            count = disk_usage(path)
+            if there:
+                _remove_left_over(path)
+            _unlink(path + _MARK)
         if mark is None or not there:
             return None
         return LeftOver(path, count, mark["pid"], datetime.fromisoformat(mark["since"]))
@@ -331,7 +359,6 @@ def _read_mark(descriptor: int) -> dict[str, Any] | None:
 
 
 def _remove_left_over(path: str) -> None:
-    end_servers(path)
     try:
         remove_tree(path)
     except OSError as error:

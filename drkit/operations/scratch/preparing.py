@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drkit.errors import DrkitError, PostgresRefused
+from drkit.errors import DrkitError, PostgresRefused, StorageError
+from drkit.ownership import acting_as
 from drkit.postgres.configuration import (
     RECOVERY_SETTINGS,
     effective_settings,
@@ -16,6 +16,7 @@ from drkit.postgres.configuration import (
 )
 from drkit.postgres.control import read_control
 from drkit.postgres.files import read_text
+from drkit.postgres.private_directory import owner_for
 from drkit.postgres.restored_configuration import (
     installed_libraries,
     production_settings,
@@ -25,6 +26,7 @@ from drkit.postgres.scratch_log import rejected_settings
 from drkit.postgres.scratch_settings import scratch_settings
 
 if TYPE_CHECKING:
+    from drkit.model.owner import Owner
     from drkit.postgres.process import Account
     from drkit.postgres.server import ThrowawayServer
 
@@ -57,13 +59,15 @@ def prepare(
 
     Raises:
         DrkitError: the data directory was not restored to be recovered.
+        StorageError: a configuration file can't be written.
         PostgresRefused: the server refuses its settings.
     """
-    control = read_control(f"{server.data_directory}/global/pg_control")[0]
-    files = _Files(directory, account)
-    _neutralize(Path(server.data_directory), files)
-    restored = Path(directory, _AUTO_CONF)
-    production, missing = production_settings(server.data_directory, restored)
+    files = _Files(directory, owner_for(account))
+    with acting_as(files.owner):
+        control = read_control(f"{server.data_directory}/global/pg_control")[0]
+        _neutralize(Path(server.data_directory), files)
+        restored = Path(directory, _AUTO_CONF)
+        production, missing = production_settings(server.data_directory, restored)
     libraries = installed_libraries(server.binaries)
     major = server.binaries.major
     chosen = scratch_settings(production, control, major, memory, libraries)
@@ -99,17 +103,19 @@ def _shared_memory(server: ThrowawayServer, memory: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Files:
-    """Writes files of a private directory that the server's user can read."""
+    """Writes files of a private directory, as the server's user, whose it is."""
 
     directory: str
-    account: Account
+    owner: Owner
 
     def write(self, name: str, text: str) -> str:
         path = Path(self.directory, name)
-        path.touch(0o600)
-        if self.account.uid != os.geteuid():
-            os.chown(path, self.account.uid, self.account.gid)
-        path.write_text(text, encoding="utf-8", errors="surrogateescape")
+        try:
+            with acting_as(self.owner):
+                path.touch(0o600)
+                path.write_text(text, encoding="utf-8", errors="surrogateescape")
+        except OSError as error:
+            raise StorageError(f"can't write {path}: {error.strerror}") from error
         return str(path)
 
 

@@ -28,6 +28,8 @@ from typing import TYPE_CHECKING
 
 from drkit.errors import DrkitError, NotFound, StorageError
 from drkit.model.wal import WalFileKind, WalFileName, parse_segment
+from drkit.ownership import acting_as
+from drkit.postgres.private_directory import owner_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,7 +97,8 @@ class WalFeed:
         self._coming: dict[str, Future[bytes]] = {}
         self._handed = ""
         self._descriptors = contextlib.ExitStack()
-        self._open(directory)
+        with acting_as(owner_for(account)):  # whose the place is that it lies in
+            self._open(directory)
         self._thread = threading.Thread(target=self._serve, name="wal-feed")
 
     def __enter__(self) -> Self:
@@ -131,9 +134,7 @@ class WalFeed:
     def _fifo(self, name: str) -> int:
         os.mkfifo(name, 0o600, dir_fd=self._directory)
         flags = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(name, flags, dir_fd=self._directory)
-        self._give(descriptor)
-        return descriptor
+        return os.open(name, flags, dir_fd=self._directory)
 
     def _give(self, descriptor: int) -> None:
         if self._account.uid != os.geteuid():
