@@ -130,6 +130,8 @@ def _text(found: ClusterInfo) -> str:
         lines.append(_backups(found.backups))
         age = found.newest_backup_age
         lines += [f"the newest backup ended {_ago(age)}", "", fates_text(found.fates)]
+    elif found.log.alarms:
+        lines.append("what is left of the log names no backup")
     else:
         lines.append(f"no backup yet; take one: drkit backup {found.cluster}")
     lines += [_running(one, found.log.uncommitted) for one in found.running]
